@@ -1,0 +1,1 @@
+"""What edge and core both need and nothing else."""

@@ -1,0 +1,1 @@
+"""The gRPC core: accounts, messages, carriers and the store below them."""

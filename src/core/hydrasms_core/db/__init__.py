@@ -1,0 +1,1 @@
+"""The database: engines, transactions, dialects and the writer."""

@@ -1,0 +1,212 @@
+"""SQLite: one writer connection on a thread of its own, several readers through aiosqlite.
+
+Every write transaction is one hop to the writer thread and one back, however many statements it has: there
+`execute` does its work at once, so that a coroutine written against `Transaction` runs to its end without ever
+being suspended. docs/decisions/0003 has the figures.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from hydrasms_core.db.dialect import SetStatement, SqliteDialect
+from hydrasms_core.db.transaction import IntegrityViolation, StoreCorrupt, Work
+from hydrasms_core.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+_READERS = 4
+_BUSY_TIMEOUT_MS = 5_000
+# Under load a checkpoint copies a page once however often the log holds it, so a longer log is less work.
+_CHECKPOINT_PAGES = 8_000
+_CACHE_KIB = 32_768
+
+_PRAGMAS = (
+    f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}",
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA secure_delete=ON",
+    # Without it INSERT OR REPLACE deletes rows behind the back of the ledger's triggers.
+    "PRAGMA recursive_triggers=ON",
+    "PRAGMA foreign_keys=ON",
+    f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}",
+    f"PRAGMA cache_size=-{_CACHE_KIB}",
+)
+
+_DIALECT = SqliteDialect()
+
+
+def prepare_engine(engine: sa.Engine, *, begin: str, read_only: bool = False) -> None:
+    """Make every connection of an engine ours: our pragmas, and transactions that begin as we say."""
+
+    def connected(connection: Any, _record: object) -> None:
+        # The driver must not begin transactions by itself: it would begin them too late and never for DDL.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in _PRAGMAS:
+            cursor.execute(pragma)
+        if read_only:
+            cursor.execute("PRAGMA query_only=ON")
+        cursor.close()
+
+    def began(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", began)
+
+
+def sync_engine(path: Path) -> sa.Engine:
+    """Return an engine for work that needs no loop: migrations, and the writer."""
+    engine = sa.create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    prepare_engine(engine, begin="BEGIN IMMEDIATE")
+    return engine
+
+
+class SqliteDatabase:
+    """An open SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = _WriterThread(sync_engine(path))
+        self._readers: AsyncEngine = create_async_engine(
+            f"sqlite+aiosqlite:///{path}", pool_size=_READERS, max_overflow=0
+        )
+        prepare_engine(self._readers.sync_engine, begin="BEGIN", read_only=True)
+
+    async def read(self, work: Work[T]) -> T:
+        """Run work on one consistent state, on one of the readers."""
+        try:
+            async with self._readers.connect() as connection, connection.begin():
+                return await work(_ReadTransaction(connection))
+        except (sqlite3.Error, exc.DBAPIError) as error:
+            raise _translated(error) from error
+
+    async def write(self, work: Work[T]) -> T:
+        """Run work under the write lock, on the writer thread; durable when this returns."""
+        return await self._writer.run(work)
+
+    async def close(self) -> None:
+        """Finish the write that is running, then close every connection."""
+        await self._readers.dispose()
+        await asyncio.to_thread(self._writer.stop)
+
+
+class _ReadTransaction:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def execute(
+        self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
+    ) -> sa.CursorResult[Any]:
+        return await self._connection.execute(statement, parameters)
+
+    async def execute_set(
+        self,
+        statement: SetStatement,
+        rows: Sequence[Sequence[Any]],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> list[tuple[Any, ...]]:
+        text, values = statement.for_sqlite(_DIALECT, rows, parameters or {})
+        result = await self._connection.exec_driver_sql(text, values)
+        return [tuple(row) for row in result]
+
+
+class _WriteTransaction:
+    """Does its work at once, on the thread that it is called on."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self._driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+
+    async def execute(
+        self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
+    ) -> sa.CursorResult[Any]:
+        return self._connection.execute(statement, parameters)
+
+    async def execute_set(
+        self,
+        statement: SetStatement,
+        rows: Sequence[Sequence[Any]],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> list[tuple[Any, ...]]:
+        # Straight to the driver: SQLAlchemy's own path costs more than the statement does.
+        text, values = statement.for_sqlite(_DIALECT, rows, parameters or {})
+        return self._driver.execute(text, values).fetchall()
+
+
+class _WriterThread:
+    """Runs write transactions one after the other, in the order in which they were asked for."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._jobs: queue.SimpleQueue[Callable[[sa.Connection], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._loop, name="hydrasms-writer", daemon=True)
+        self._thread.start()
+
+    async def run(self, work: Work[T]) -> T:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T | None, error: BaseException | None) -> None:
+            if done.cancelled():
+                return
+            if error is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(cast("T", result))
+
+        def job(connection: sa.Connection) -> None:
+            result: T | None = None
+            error: Exception | None = None
+            try:
+                with connection.begin():
+                    result = _run_at_once(work(_WriteTransaction(connection)))  # type: ignore[arg-type]
+            except (sqlite3.Error, exc.DBAPIError) as caught:
+                error = _translated(caught)
+                error.__cause__ = caught
+            except Exception as caught:  # noqa: BLE001 - it belongs to whoever awaits the result
+                error = caught
+            loop.call_soon_threadsafe(settle, result, error)
+
+        self._jobs.put(job)
+        return await done
+
+    def stop(self) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _loop(self) -> None:
+        with self._engine.connect() as connection:
+            while (job := self._jobs.get()) is not None:
+                job(connection)
+
+
+def _run_at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that waits for nothing but its transaction, which never suspends it here."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return cast("T", stop.value)
+    coroutine.close()
+    raise RuntimeError("a write transaction waited for something other than its database")
+
+
+def _translated(error: Exception) -> Exception:
+    original = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
+    # aiosqlite and SQLAlchemy wrap the driver's error once each; its class is what tells.
+    if isinstance(original, sqlite3.IntegrityError | exc.IntegrityError):
+        return IntegrityViolation(str(original))
+    if isinstance(original, sqlite3.OperationalError):
+        return StoreUnavailable()
+    if isinstance(original, sqlite3.DatabaseError):
+        return StoreCorrupt(str(original))
+    return StoreUnavailable() if isinstance(error, exc.OperationalError) else error

@@ -1,0 +1,202 @@
+"""What can go wrong, in the domain's words.
+
+Every error that a caller is meant to see is a `DomainError`: a kind (what sort of failure), a reason (a name of
+`hydrasms.errors.v1.ErrorReason`, stable for ever) and metadata. Nothing here knows gRPC or HTTP.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class Kind(enum.Enum):
+    """What sort of failure it is; the names are those of gRPC's status codes."""
+
+    INVALID_ARGUMENT = enum.auto()
+    DEADLINE_EXCEEDED = enum.auto()
+    NOT_FOUND = enum.auto()
+    ALREADY_EXISTS = enum.auto()
+    PERMISSION_DENIED = enum.auto()
+    RESOURCE_EXHAUSTED = enum.auto()
+    FAILED_PRECONDITION = enum.auto()
+    ABORTED = enum.auto()
+    INTERNAL = enum.auto()
+    UNAVAILABLE = enum.auto()
+    UNAUTHENTICATED = enum.auto()
+
+
+class DomainError(Exception):
+    """An error that its caller is meant to see.
+
+    `field` names the request's field at fault, `retry_after_s` says when trying again makes sense, and
+    `metadata` holds what a program may want to read. No message holds a key, a number or a body.
+    """
+
+    kind: ClassVar[Kind] = Kind.INTERNAL
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        retry_after_s: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.retry_after_s = retry_after_s
+        self.metadata = dict(metadata or {})
+
+
+class InvalidArgument(DomainError):
+    """A field is out of its bounds."""
+
+    kind = Kind.INVALID_ARGUMENT
+    reason = "INVALID_ARGUMENT"
+
+
+class InvalidIdempotencyKey(InvalidArgument):
+    """The idempotency key is empty, too long or not visible ASCII."""
+
+    reason = "INVALID_IDEMPOTENCY_KEY"
+
+
+class InvalidRecipient(InvalidArgument):
+    """The recipient is no number that could receive a message."""
+
+    reason = "INVALID_RECIPIENT"
+
+
+class InvalidContent(InvalidArgument):
+    """The content is empty, too long or not storable."""
+
+    reason = "INVALID_CONTENT"
+
+
+class InvalidPageToken(InvalidArgument):
+    """The page token was not made by this list."""
+
+    reason = "INVALID_PAGE_TOKEN"
+
+
+class InsufficientCredits(DomainError):
+    """The balance is lower than the cost."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "INSUFFICIENT_CREDITS"
+
+    def __init__(self, balance: int, cost: int) -> None:
+        super().__init__(
+            f"The message costs {cost} credit{'s' if cost != 1 else ''} and the balance is {balance}.",
+            metadata={"balance": str(balance), "credit_cost": str(cost)},
+        )
+        self.balance = balance
+        self.cost = cost
+
+
+class UnknownApiKey(DomainError):
+    """No account has this API key."""
+
+    kind = Kind.UNAUTHENTICATED
+    reason = "UNKNOWN_API_KEY"
+
+
+class ApiKeyDisabled(DomainError):
+    """The API key is disabled or past its end."""
+
+    kind = Kind.PERMISSION_DENIED
+    reason = "API_KEY_DISABLED"
+
+
+class InvalidServiceToken(DomainError):
+    """The service token is missing, wrong or revoked."""
+
+    kind = Kind.UNAUTHENTICATED
+    reason = "INVALID_SERVICE_TOKEN"
+
+
+class PermissionDenied(DomainError):
+    """The caller is known but may not call this."""
+
+    kind = Kind.PERMISSION_DENIED
+    reason = "PERMISSION_DENIED"
+
+
+class SendingNotEnabled(DomainError):
+    """The account may not send messages yet."""
+
+    kind = Kind.PERMISSION_DENIED
+    reason = "SENDING_NOT_ENABLED"
+
+
+class AccountSuspended(DomainError):
+    """The account is suspended."""
+
+    kind = Kind.PERMISSION_DENIED
+    reason = "ACCOUNT_SUSPENDED"
+
+
+class NotFound(DomainError):
+    """What the request names does not exist, or belongs to somebody else."""
+
+    kind = Kind.NOT_FOUND
+    reason = "NOT_FOUND"
+
+    def __init__(self, resource: str) -> None:
+        super().__init__(f"There is no such {resource}.", metadata={"resource": resource})
+
+
+class AlreadyExists(DomainError):
+    """What the request would create is there already."""
+
+    kind = Kind.ALREADY_EXISTS
+    reason = "ALREADY_EXISTS"
+
+
+class NotCancellable(DomainError):
+    """The message has left the queue."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "NOT_CANCELLABLE"
+
+
+class IdempotencyMismatch(DomainError):
+    """The idempotency key was used before, with another request."""
+
+    kind = Kind.ALREADY_EXISTS
+    reason = "IDEMPOTENCY_MISMATCH"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This idempotency key was used before with another request. Use a new key for a new request.",
+            field="idempotency_key",
+        )
+
+
+class Overloaded(DomainError):
+    """Too much is waiting already."""
+
+    kind = Kind.UNAVAILABLE
+    reason = "UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("Too many requests are waiting. Try again in a moment.", retry_after_s=1)
+
+
+class StoreUnavailable(DomainError):
+    """The database cannot be used for now: it is locked, full or gone."""
+
+    kind = Kind.UNAVAILABLE
+    reason = "UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("The store cannot be used for now. Try again in a moment.", retry_after_s=1)
+
+
+class DeadlinePassed(DomainError):
+    """The answer did not come within the deadline."""
+
+    kind = Kind.DEADLINE_EXCEEDED
+    reason = "DEADLINE_EXCEEDED"

@@ -1,0 +1,1 @@
+"""The gRPC server and the channel that needs no socket."""

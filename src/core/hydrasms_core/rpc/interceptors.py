@@ -1,0 +1,178 @@
+"""What every call passes through, outermost first.
+
+The order is declared in `server.py`:
+
+1. RequestIds   first, so that everything below can name the call.
+2. Observation  sees the final status, so it stands outside of the errors.
+3. Errors       turns what is raised below into statuses; nothing below touches a status.
+4. Deadlines    bounds a call whose caller set no deadline, authentication included.
+5. Authentication (`auth.py`) last: behind it is only the servicer.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import grpc
+import structlog
+
+from hydrasms_base.ids import new_id
+from hydrasms_base.log import get_logger
+from hydrasms_base.metrics import Metrics
+from hydrasms_core.errors import DeadlinePassed, DomainError
+from hydrasms_core.rpc.errors import abort
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+else:  # The classes are generic in their stubs alone.
+    Context = grpc.aio.ServicerContext
+    Handler = grpc.RpcMethodHandler
+Proceed = Callable[[Any, Context], Awaitable[Any]]
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
+"""Finds a call's handler; None where there is none, whatever the stubs of grpc say."""
+
+REQUEST_ID = "x-request-id"
+_REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+
+log = get_logger(__name__)
+
+
+class UnaryInterceptor(grpc.aio.ServerInterceptor):
+    """Stands around every unary call; `around` is all that a subclass writes."""
+
+    async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
+        """Do something before and after `await proceed(request, context)`."""
+        raise NotImplementedError
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        """Wrap the handler of a unary call; a stream's passes through."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+        proceed = cast("Proceed", handler.unary_unary)
+        method, around = handler_call_details.method, self.around
+
+        async def behaviour(request: Any, context: Context) -> Any:
+            return await around(method, request, context, proceed)
+
+        return grpc.unary_unary_rpc_method_handler(
+            cast("Any", behaviour), handler.request_deserializer, handler.response_serializer
+        )
+
+
+class RequestIds(UnaryInterceptor):
+    """Gives every call an id, the caller's own where it sent a proper one, and puts it on every log line."""
+
+    async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
+        """Bind the id to the log's context for the length of the call."""
+        given = metadata_value(context, REQUEST_ID)
+        request_id = given if given and _REQUEST_ID_FORM.fullmatch(given) else new_id()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            return await proceed(request, context)
+
+
+class Observation(UnaryInterceptor):
+    """Counts and times every call, and logs it."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._calls = metrics.counter(
+            "rpc_calls", "Calls answered, by method and status.", ("method", "code")
+        )
+        self._seconds = metrics.histogram("rpc_seconds", "Time to answer a call.", ("method",))
+        self._counters: dict[tuple[str, str], Any] = {}
+        self._timers: dict[str, Any] = {}
+
+    async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
+        """Note when the call began and how it ended."""
+        began = time.perf_counter()
+        code = "OK"
+        try:
+            return await proceed(request, context)
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except BaseException:
+            code = _code_name(context)
+            raise
+        finally:
+            elapsed = time.perf_counter() - began
+            self._observe(method, code, elapsed)
+            log.debug("rpc", method=method, code=code, ms=round(elapsed * 1000, 2))
+
+    def _observe(self, method: str, code: str, elapsed: float) -> None:
+        # Looking a labelled child up costs more than counting does.
+        counter = self._counters.get((method, code))
+        if counter is None:
+            counter = self._counters[method, code] = self._calls.labels(method, code)
+        timer = self._timers.get(method)
+        if timer is None:
+            timer = self._timers[method] = self._seconds.labels(method)
+        counter.inc()
+        timer.observe(elapsed)
+
+
+class Errors(UnaryInterceptor):
+    """Turns domain errors into statuses; anything else is logged and shown as an internal error."""
+
+    async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
+        """End the call with a status where something is raised below."""
+        try:
+            return await proceed(request, context)
+        except DomainError as error:
+            await abort(context, error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            log.exception("internal_error", method=method)
+            await abort(context, InternalError())
+
+
+class InternalError(DomainError):
+    """A fault of ours; the log has the detail, the caller has the request id."""
+
+    def __init__(self) -> None:
+        super().__init__("Internal error. The log has more under this call's request id.")
+
+
+class Deadlines(UnaryInterceptor):
+    """Bounds calls whose callers set no deadline; one that a caller set is kept by gRPC itself."""
+
+    def __init__(self, default_s: float = 30.0) -> None:
+        self._default_s = default_s
+
+    async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
+        """Give up after the default time."""
+        if context.time_remaining() is not None:
+            return await proceed(request, context)
+        limit = asyncio.timeout(self._default_s)
+        try:
+            async with limit:
+                return await proceed(request, context)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlinePassed("The answer took too long.") from None
+
+
+def metadata_value(context: Context, key: str) -> str | None:
+    """Return the one value that a caller sent under a key; None where it sent none, or more than one."""
+    found: str | None = None
+    for name, value in context.invocation_metadata() or ():
+        if name == key:
+            if found is not None:
+                return None
+            found = value if isinstance(value, str) else value.decode("ascii", "replace")
+    return found
+
+
+def _code_name(context: Context) -> str:
+    code: Any = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    names = {status.value[0]: status.name for status in grpc.StatusCode}
+    return names.get(code, "UNKNOWN")

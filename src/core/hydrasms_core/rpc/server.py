@@ -1,0 +1,75 @@
+"""The gRPC server: one set of servicers, reached over a socket and over the loopback alike."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from hydrasms_core.rpc.loopback import MAX_MESSAGE_BYTES, Loopback
+
+AddServicers = Callable[[Any], None]
+"""Adds servicers to a server, as generated `add_…_to_server` functions do."""
+
+_OPTIONS = (
+    # gRPC's default lets a second server bind the port in silence.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_metadata_size", 16 * 1024),
+)
+
+
+class AddressInUse(Exception):
+    """Somebody else listens on the address."""
+
+
+class GrpcServer:
+    """Serves over TCP and, in memory, over `loopback`; both run the same interceptors and servicers."""
+
+    def __init__(
+        self,
+        interceptors: Sequence[grpc.aio.ServerInterceptor],
+        add_servicers: AddServicers,
+        *,
+        services: Sequence[str],
+        reflect: bool,
+    ) -> None:
+        self.loopback = Loopback(interceptors)
+        self._server = grpc.aio.server(interceptors=list(interceptors), options=_OPTIONS)
+        self._health = health_aio.HealthServicer()
+        self._services = services
+        targets: tuple[Any, ...] = (self.loopback, self._server)
+        for target in targets:
+            add_servicers(target)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, target)
+        if reflect:
+            names = (*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+            reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+
+    async def start(self, address: str) -> int:
+        """Listen on `host:port` (port 0: any) and return the port; raises AddressInUse."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise AddressInUse(address) from error
+        await self._server.start()
+        await self.set_serving(serving=True)
+        return port
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Say over the health service whether calls are welcome."""
+        status = (
+            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+        for name in ("", *self._services):
+            await self._health.set(name, status)
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, wait for those in progress, then let go of the port."""
+        await self.set_serving(serving=False)
+        await self._server.stop(grace_s)
+        # The server's destructor wants its loop; letting it finish here keeps shutdown quiet.
+        await asyncio.sleep(0)

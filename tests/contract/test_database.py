@@ -1,0 +1,110 @@
+"""What every database promises its stores."""
+
+import asyncio
+import contextlib
+import sqlite3
+
+import pytest
+import sqlalchemy as sa
+
+from hydrasms_core.db.dialect import SetStatement
+from hydrasms_core.db.transaction import IntegrityViolation
+
+PAIRS = SetStatement("INSERT INTO pairs (a, b) SELECT a, b FROM {rows} WHERE true RETURNING a, b", ("a", "b"))
+SUMS = SetStatement("SELECT a, b || :suffix FROM {rows}", ("a", "b"))
+
+
+@pytest.fixture
+async def pairs(database):
+    await database.write(lambda tx: tx.execute(sa.text("CREATE TABLE pairs (a INTEGER PRIMARY KEY, b TEXT)")))
+    return database
+
+
+async def count(database):
+    result = await database.read(lambda tx: tx.execute(sa.text("SELECT count(*) FROM pairs")))
+    return result.scalar_one()
+
+
+async def test_a_statement_over_a_batch_keeps_order_types_and_nulls(pairs):
+    rows = [(1, "x"), (2, None), (3, 'it\'s "quoted" \\ 漢字 😀 \u2028')]
+    assert await pairs.write(lambda tx: tx.execute_set(PAIRS, rows)) == rows
+
+
+async def test_a_statement_over_a_batch_takes_plain_parameters_too(pairs):
+    found = await pairs.read(lambda tx: tx.execute_set(SUMS, [(1, "x"), (2, "y")], {"suffix": "!"}))
+    assert found == [(1, "x!"), (2, "y!")]
+
+
+async def test_work_that_raises_leaves_nothing(pairs):
+    async def work(tx):
+        await tx.execute_set(PAIRS, [(1, "x")])
+        raise ValueError("changed my mind")
+
+    with pytest.raises(ValueError, match="changed my mind"):
+        await pairs.write(work)
+    assert await count(pairs) == 0
+
+
+async def test_a_constraint_is_an_integrity_violation_whichever_way_it_is_hit(pairs):
+    await pairs.write(lambda tx: tx.execute_set(PAIRS, [(1, "x")]))
+    with pytest.raises(IntegrityViolation):
+        await pairs.write(lambda tx: tx.execute_set(PAIRS, [(1, "y")]))
+    with pytest.raises(IntegrityViolation):
+        await pairs.write(lambda tx: tx.execute(sa.text("INSERT INTO pairs VALUES (1, 'z')")))
+
+
+async def test_a_read_cannot_write(pairs):
+    with pytest.raises(Exception, match="store cannot be used"):
+        await pairs.read(lambda tx: tx.execute(sa.text("INSERT INTO pairs VALUES (1, 'x')")))
+    assert await count(pairs) == 0
+
+
+async def test_a_read_sees_one_state_while_writes_go_on(pairs):
+    async def work(tx):
+        before = (await tx.execute(sa.text("SELECT count(*) FROM pairs"))).scalar_one()
+        await pairs.write(lambda other: other.execute_set(PAIRS, [(1, "x")]))
+        after = (await tx.execute(sa.text("SELECT count(*) FROM pairs"))).scalar_one()
+        return before, after
+
+    assert await pairs.read(work) == (0, 0)
+    assert await count(pairs) == 1
+
+
+async def test_a_write_is_seen_by_the_next_read(pairs):
+    for number in range(50):
+        await pairs.write(lambda tx, n=number: tx.execute_set(PAIRS, [(n, "x")]))
+        assert await count(pairs) == number + 1
+
+
+async def test_a_write_that_waits_for_anything_else_is_refused(pairs):
+    async def work(tx):
+        await tx.execute_set(PAIRS, [(1, "x")])
+        await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match="waited for something other"):
+        await pairs.write(work)
+    assert await count(pairs) == 0
+
+
+async def test_a_cancelled_caller_leaves_the_writer_usable(pairs):
+    task = asyncio.create_task(pairs.write(lambda tx: tx.execute_set(PAIRS, [(1, "x")])))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await pairs.write(lambda tx: tx.execute_set(PAIRS, [(2, "y")]))
+    assert await count(pairs) == 2
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"),
+    [("synchronous", 2), ("recursive_triggers", 1), ("foreign_keys", 1), ("secure_delete", 1)],
+)
+async def test_the_writer_of_sqlite_is_durable_and_guarded(database, pragma, value):
+    found = await database.write(lambda tx: tx.execute(sa.text(f"PRAGMA {pragma}")))
+    assert found.scalar_one() == value
+
+
+async def test_sqlite_keeps_a_write_ahead_log(database, database_path):
+    with contextlib.closing(sqlite3.connect(database_path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

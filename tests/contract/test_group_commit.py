@@ -1,0 +1,172 @@
+"""The writer: many callers, one transaction."""
+
+import asyncio
+import threading
+
+import pytest
+import sqlalchemy as sa
+
+from hydrasms_core.db.group_commit import GroupCommit
+from hydrasms_core.errors import InvalidArgument, Overloaded, StoreUnavailable
+from tests.support.gates import Gate
+
+ITEMS = sa.table("items", sa.column("value"))
+
+
+@pytest.fixture
+async def items(database):
+    await database.write(lambda tx: tx.execute(sa.text("CREATE TABLE items (value INTEGER UNIQUE)")))
+    return database
+
+
+class Inserting:
+    """Commits numbers; remembers the batches that it was given."""
+
+    def __init__(self, gate: Gate | None = None):
+        self.batches: list[list[int]] = []
+        self.gate = gate
+
+    async def __call__(self, tx, numbers):
+        self.batches.append(list(numbers))
+        if self.gate is not None:
+            self.gate.pass_through()
+        outcomes = []
+        for number in numbers:
+            if number < 0:
+                outcomes.append(InvalidArgument("negative"))
+                continue
+            await tx.execute(sa.insert(ITEMS).values(value=number))
+            outcomes.append(number * 10)
+        return outcomes
+
+
+async def stored(database):
+    rows = await database.read(lambda tx: tx.execute(sa.select(ITEMS.c.value).order_by(ITEMS.c.value)))
+    return [row.value for row in rows]
+
+
+async def test_everybody_gets_their_own_outcome(items):
+    writer = GroupCommit(items, Inserting())
+    outcomes = await asyncio.gather(*(writer.submit(number) for number in range(100)))
+    assert outcomes == [number * 10 for number in range(100)]
+    assert await stored(items) == list(range(100))
+
+
+async def test_what_arrives_during_a_commit_shares_the_next_one(items):
+    gate = Gate()
+    commit = Inserting(gate)
+    writer = GroupCommit(items, commit)
+    first = asyncio.create_task(writer.submit(0))
+    await gate.reached()
+    rest = [asyncio.create_task(writer.submit(number)) for number in range(1, 50)]
+    await asyncio.sleep(0)
+    gate.open()
+    await asyncio.gather(first, *rest)
+    assert [len(batch) for batch in commit.batches] == [1, 49]
+
+
+async def test_a_batch_is_bounded(items):
+    gate = Gate()
+    commit = Inserting(gate)
+    writer = GroupCommit(items, commit, max_batch=10)
+    tasks = [asyncio.create_task(writer.submit(number)) for number in range(35)]
+    await gate.reached()
+    gate.open()
+    await asyncio.gather(*tasks)
+    assert max(len(batch) for batch in commit.batches) == 10
+
+
+async def test_one_items_own_error_fails_no_neighbour(items):
+    writer = GroupCommit(items, Inserting())
+    outcomes = await asyncio.gather(*(writer.submit(n) for n in (1, -1, 2)), return_exceptions=True)
+    assert outcomes[0] == 10
+    assert isinstance(outcomes[1], InvalidArgument)
+    assert outcomes[2] == 20
+    assert await stored(items) == [1, 2]
+
+
+async def test_an_item_that_breaks_the_transaction_fails_alone(items):
+    gate = Gate()
+    writer = GroupCommit(items, Inserting(gate))
+    first = asyncio.create_task(writer.submit(0))
+    await gate.reached()
+    # 7 comes twice: the unique index refuses the whole transaction that holds both.
+    rest = [asyncio.create_task(writer.submit(number)) for number in (5, 6, 7, 7, 8, 9)]
+    await asyncio.sleep(0)
+    gate.open()
+    outcomes = await asyncio.gather(first, *rest, return_exceptions=True)
+    assert [outcome for outcome in outcomes if not isinstance(outcome, Exception)] == [0, 50, 60, 70, 80, 90]
+    assert await stored(items) == [0, 5, 6, 7, 8, 9]
+
+
+async def test_past_the_bound_callers_are_refused_at_once(items):
+    gate = Gate()
+    writer = GroupCommit(items, Inserting(gate), max_waiting=3)
+    first = asyncio.create_task(writer.submit(0))
+    await gate.reached()
+    waiting = [asyncio.create_task(writer.submit(number)) for number in (1, 2, 3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await writer.submit(4)
+    gate.open()
+    await asyncio.gather(first, *waiting)
+    assert await stored(items) == [0, 1, 2, 3]
+
+
+async def test_a_caller_that_goes_away_takes_its_waiting_item_back(items):
+    gate = Gate()
+    writer = GroupCommit(items, Inserting(gate))
+    first = asyncio.create_task(writer.submit(0))
+    await gate.reached()
+    leaving, staying = asyncio.create_task(writer.submit(1)), asyncio.create_task(writer.submit(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    gate.open()
+    await asyncio.gather(first, staying)
+    assert await stored(items) == [0, 2]
+
+
+async def test_a_store_that_refuses_refuses_everybody_once(items):
+    calls = 0
+
+    async def refuse(tx, numbers):
+        nonlocal calls
+        calls += 1
+        raise StoreUnavailable
+
+    writer = GroupCommit(items, refuse)
+    outcomes = await asyncio.gather(*(writer.submit(n) for n in range(8)), return_exceptions=True)
+    assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
+    assert calls == 1
+
+
+async def test_submit_all_returns_outcomes_in_order(items):
+    writer = GroupCommit(items, Inserting())
+    outcomes = await writer.submit_all([3, -1, 4])
+    assert outcomes[0] == 30
+    assert isinstance(outcomes[1], InvalidArgument)
+    assert outcomes[2] == 40
+
+
+async def test_drain_waits_for_what_was_taken_in(items):
+    gate = Gate()
+    writer = GroupCommit(items, Inserting(gate))
+    tasks = [asyncio.create_task(writer.submit(number)) for number in range(5)]
+    await gate.reached()
+    draining = asyncio.create_task(writer.drain())
+    await asyncio.sleep(0)
+    assert not draining.done()
+    gate.open()
+    await draining
+    assert [await task for task in tasks] == [0, 10, 20, 30, 40]
+
+
+async def test_the_work_of_a_transaction_runs_off_the_loop_on_sqlite(items):
+    threads = []
+
+    async def note(tx, numbers):
+        threads.append(threading.current_thread().name)
+        return numbers
+
+    await GroupCommit(items, note).submit(1)
+    assert threads == ["hydrasms-writer"]
