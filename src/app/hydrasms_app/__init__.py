@@ -1,0 +1,1 @@
+"""The program: settings, composition, roles and the command line."""

@@ -1,0 +1,40 @@
+"""Forgets what need not be kept."""
+
+import asyncio
+
+from hydrasms_core.carriers.simulator.carrier import SimulatedCarrier
+
+from hydrasms_base.clock import Clock
+from hydrasms_base.log import get_logger
+from hydrasms_core.db.transaction import Database
+from hydrasms_core.errors import StoreUnavailable
+from hydrasms_core.idempotency import store as idempotency
+
+_EVERY_S = 60.0
+
+log = get_logger(__name__)
+
+
+class Housekeeping:
+    """Purges idempotency keys and simulated texts that are past their time, a little at once."""
+
+    def __init__(self, database: Database, simulator: SimulatedCarrier, clock: Clock) -> None:
+        self._database = database
+        self._simulator = simulator
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Purge once a minute until cancelled."""
+        while True:
+            try:
+                await self.purge()
+            except StoreUnavailable:
+                log.warning("purge_postponed")
+            await asyncio.sleep(_EVERY_S)
+
+    async def purge(self) -> None:
+        """Purge all that is past its time, in small transactions, so that nobody waits long for the writer."""
+        now_ms = self._clock.now_ms()
+        while await self._database.write(lambda tx: idempotency.purge(tx, now_ms=now_ms)):
+            pass
+        await self._simulator.purge(now_ms)

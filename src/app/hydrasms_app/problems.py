@@ -1,0 +1,5 @@
+"""Failures that an operator can mend: shown as one line, never as a traceback."""
+
+
+class Problem(Exception):
+    """What is wrong and what to do about it, in one line."""

@@ -1,0 +1,89 @@
+"""What a process can be: so far everything in one."""
+
+import asyncio
+import gc
+import signal
+
+import uvloop
+from hydrasms_billing.verify import verify_ledger
+
+from hydrasms.billing.v1 import billing_service_pb2
+from hydrasms_app import migrate
+from hydrasms_app.compose import running
+from hydrasms_app.data_dir import owned_data_dir
+from hydrasms_app.demo import demo_key
+from hydrasms_app.settings import Settings
+from hydrasms_base.log import configure_logging, get_logger
+from hydrasms_billing import wire as billing_wire
+from hydrasms_core.db.sqlite import SqliteDatabase
+
+_FIRST_BODY = '-d "recipient=+447700900000" -d "content=Hello from Hep.gg"'
+
+log = get_logger(__name__)
+
+
+def serve(settings: Settings, *, dispatcher: bool = True, demo: bool = True) -> None:
+    """Run everything in this process until SIGTERM or SIGINT, then drain; raises Problem."""
+    configure_logging(settings.log_level, settings.log_format)
+    with owned_data_dir(settings.data_dir):
+        migrate.upgrade(settings.database_path)
+        uvloop.run(_serve(settings, dispatcher=dispatcher, demo=demo))
+
+
+def upgrade_database(settings: Settings) -> str:
+    """Bring the database up to date and return its revision; raises Problem."""
+    settings.database_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return migrate.upgrade(settings.database_path)
+
+
+def verify_offline(settings: Settings) -> billing_service_pb2.VerifyLedgerResponse:
+    """Verify the ledger without a core; raises Problem."""
+    migrate.check_current(settings.database_path)
+
+    async def work() -> billing_service_pb2.VerifyLedgerResponse:
+        database = SqliteDatabase(settings.database_path)
+        try:
+            return billing_wire.verify_response(await verify_ledger(database))
+        finally:
+            await database.close()
+
+    return asyncio.run(work())
+
+
+async def _serve(settings: Settings, *, dispatcher: bool, demo: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings, dispatcher=dispatcher) as server:
+        key = await demo_key(server.channel, server.token, settings.data_dir / "demo.key") if demo else None
+        _greet(settings, server.http_port, server.grpc_port, key)
+        # What is there now stays for ever: the collector need not walk over it again.
+        gc.collect()
+        gc.freeze()
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopping, server.failure], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+    if server.failure.done():
+        server.failure.result()
+
+
+def _greet(settings: Settings, http_port: int, grpc_port: int, key: str | None) -> None:
+    """Say on standard output where everything is and how to begin."""
+    base = f"http://{settings.http_host}:{http_port}"
+    lines = [
+        "hydrasms is up.",
+        f"  REST API   {base}",
+        f"  gRPC core  {settings.grpc_host}:{grpc_port}  (service token: {settings.token_file})",
+    ]
+    if key is not None:
+        lines += [
+            f"  demo key   {key}",
+            "",
+            "Send a first message to a simulated phone:",
+            "",
+            f'  curl -X POST {base}/api/messages -H "Authorization: {key}" {_FIRST_BODY}',
+            "",
+            "Then look at the phone:  .venv/bin/hydrasms simulate inbox +447700900000",
+        ]
+    print("\n".join(lines), flush=True)  # noqa: T201 - this is what the command is asked for

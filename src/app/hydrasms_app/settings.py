@@ -1,0 +1,87 @@
+"""What an operator may set: flags over environment (`HYDRASMS_…`) over the defaults here.
+
+docs/configuration.md lists them all. Everything is checked at once and every fault is reported.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from hydrasms_app.problems import Problem
+
+Port = Field(ge=0, le=65_535)
+
+
+class Settings(BaseSettings):
+    """The settings of one process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HYDRASMS_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
+
+    http_host: str = "127.0.0.1"
+    """Address that the REST API listens on."""
+    http_port: int = Field(default=8080, ge=0, le=65_535)
+    """Port of the REST API; 0 takes any free one."""
+    grpc_host: str = "127.0.0.1"
+    """Address that the core listens on."""
+    grpc_port: int = Field(default=50_051, ge=0, le=65_535)
+    """Port of the core; 0 takes any free one."""
+    data_dir: Path = Path("var")
+    """Folder of the database, the service token and the demo account's key."""
+    database_url: str | None = None
+    """Another database than hydrasms.db in the data directory: sqlite:///PATH."""
+    core_address: str | None = Field(default=None, validation_alias="HYDRASMS_CORE")
+    """Address of the core for the command line and a separate edge: HOST:PORT."""
+    token_path: Path | None = Field(default=None, validation_alias="HYDRASMS_TOKEN_FILE")
+    """File of the service token; service.token in the data directory unless set."""
+    sent_from: str = Field(default="+2899682626", min_length=1, max_length=20)
+    """What recipients see as the sender."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """json, text, or auto: text on a terminal and json elsewhere."""
+    reflection: bool = False
+    """Whether the core describes itself to tools such as grpcurl."""
+
+    @property
+    def core(self) -> str:
+        """Address of the core, HOST:PORT."""
+        return self.core_address or f"127.0.0.1:{self.grpc_port}"
+
+    @property
+    def token_file(self) -> Path:
+        """File that holds the service token."""
+        return self.token_path or self.data_dir / "service.token"
+
+    @property
+    def database_path(self) -> Path:
+        """File of the SQLite database."""
+        if self.database_url is None:
+            return self.data_dir / "hydrasms.db"
+        prefix, _, path = self.database_url.partition(":///")
+        if prefix not in ("sqlite", "sqlite+aiosqlite") or not path:
+            raise Problem(
+                "HYDRASMS_DATABASE_URL must be sqlite:///PATH (sqlite:////PATH for an absolute one); "
+                "other databases are not supported yet."
+            )
+        return Path(path)
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Return the settings from flags (those that are not None) and environment; raises Problem naming each fault."""
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        faults = (
+            f"{_shown_name(fault['loc'])}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_input=False)
+        )
+        raise Problem("; ".join(faults)) from None
+
+
+def _shown_name(location: tuple[int | str, ...]) -> str:
+    name = str(location[0])
+    return name if name.startswith("HYDRASMS_") else f"HYDRASMS_{name.upper()}"

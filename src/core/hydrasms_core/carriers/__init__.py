@@ -1,0 +1,1 @@
+"""Carriers: how messages leave for phones."""

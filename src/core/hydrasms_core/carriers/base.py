@@ -1,0 +1,100 @@
+"""The contract that every carrier keeps."""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hydrasms_core.messaging.text import Encoding
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A message to hand on. `attempt` counts from 1; `expires_at_ms` is when nobody wants it any more."""
+
+    message_id: str
+    sender: str
+    recipient: str
+    content: str
+    encoding: Encoding
+    segments: int
+    attempt: int
+    expires_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The carrier has it, under its own reference."""
+
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """The carrier wants it later: the same carrier again, after a while."""
+
+    failure: str
+    retry_after_ms: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The carrier will never take it: final, and the credits go back."""
+
+    failure: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLost:
+    """Nobody knows whether the carrier has it."""
+
+    failure: str
+
+
+Answer = Submitted | Throttled | Refused | AnswerLost
+"""What came of handing one message on; a closed list, each member saying what to do next."""
+
+
+class ReceiptStatus(enum.StrEnum):
+    """What a carrier may report of a message that it took."""
+
+    DELIVERED = "delivered"
+    UNDELIVERED = "undelivered"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A carrier's report. `reference` is the carrier's own, from `Submitted`."""
+
+    carrier: str
+    reference: str
+    status: ReceiptStatus
+    received_at_ms: int
+    failure: str = ""
+
+
+class Reports(Protocol):
+    """Where carriers bring what they learn."""
+
+    async def receive(self, receipts: Sequence[Receipt]) -> None:
+        """Take reports in; durable when this returns, so only then may a carrier acknowledge them.
+
+        Repeated, late, unmatched or contradictory reports are welcome: each is stored and at most one moves the
+        message.
+        """
+        ...
+
+
+class Carrier(Protocol):
+    """A way out to phones."""
+
+    name: str
+
+    async def submit(self, submissions: Sequence[Submission]) -> Sequence[Answer]:
+        """Hand messages on and return one answer each, in order. One message's failure is an answer, never raised."""
+        ...
+
+    async def run(self, reports: Reports) -> None:
+        """Bring in reports until cancelled."""
+        ...

@@ -1,0 +1,1 @@
+"""Messages from accounts to phones and back."""

@@ -1,0 +1,87 @@
+"""Accepting sends: what one transaction does with a batch of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hydrasms_core.db.transaction import Transaction
+from hydrasms_core.errors import DomainError, IdempotencyMismatch
+from hydrasms_core.messaging import store
+from hydrasms_core.messaging.model import Accepted, Message
+from hydrasms_core.messaging.ports import Charge, Credits
+from hydrasms_core.messaging.store import KeyedSend
+
+Outcome = Accepted | DomainError
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A checked send: the message that it will be, who asks, and its idempotency key where it has one."""
+
+    message: Message
+    actor: str
+    key: str | None
+    fingerprint: str
+
+
+class Acceptance:
+    """Debits and stores batches of sends; every send gets its own outcome, in order."""
+
+    def __init__(self, credits: Credits) -> None:
+        self._credits = credits
+
+    async def commit(self, tx: Transaction, sends: Sequence[Send]) -> list[Outcome]:
+        """Work on a batch inside one transaction, in order of arrival."""
+        known = await self._known(tx, sends)
+        outcomes: list[Outcome | None] = [None] * len(sends)
+        waiting = list(range(len(sends)))
+        while waiting:
+            # One send a key goes first; its twins in the batch then find what it made, or, where it was
+            # refused, take its place.
+            first, twins, taken = [], [], set()
+            for index in waiting:
+                send = sends[index]
+                earlier = known.get((send.message.account_id, send.key)) if send.key is not None else None
+                if earlier is not None:
+                    outcomes[index] = _answer_again(earlier, send)
+                elif send.key is None or (send.message.account_id, send.key) not in taken:
+                    taken.add((send.message.account_id, send.key or ""))
+                    first.append(index)
+                else:
+                    twins.append(index)
+            for index, outcome in zip(
+                first, await self._pay_and_store(tx, [sends[i] for i in first]), strict=True
+            ):
+                outcomes[index] = outcome
+                send = sends[index]
+                if send.key is not None and isinstance(outcome, Accepted):
+                    key = (send.message.account_id, send.key)
+                    known[key] = KeyedSend(send.key, send.fingerprint, outcome.message)
+            waiting = twins
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def _known(self, tx: Transaction, sends: Sequence[Send]) -> dict[tuple[str, str], KeyedSend]:
+        keys = {(send.message.account_id, send.key) for send in sends if send.key is not None}
+        return dict(await store.find_keyed(tx, sorted(keys))) if keys else {}
+
+    async def _pay_and_store(self, tx: Transaction, sends: Sequence[Send]) -> list[Outcome]:
+        if not sends:
+            return []
+        charges = [
+            Charge(send.message.account_id, send.message.id, send.message.credits, send.actor)
+            for send in sends
+        ]
+        refusals = await self._credits.spend(tx, charges, at_ms=max(s.message.created_at_ms for s in sends))
+        paid = [send for send, refusal in zip(sends, refusals, strict=True) if refusal is None]
+        if paid:
+            keyed = [KeyedSend(s.key, s.fingerprint, s.message) for s in paid if s.key is not None]
+            await store.insert_queued(tx, [send.message for send in paid], keyed)
+        return [
+            Accepted(send.message, replayed=False) if refusal is None else refusal
+            for send, refusal in zip(sends, refusals, strict=True)
+        ]
+
+
+def _answer_again(earlier: KeyedSend, send: Send) -> Outcome:
+    if earlier.fingerprint != send.fingerprint:
+        return IdempotencyMismatch()
+    return Accepted(earlier.message, replayed=True)

@@ -1,0 +1,49 @@
+"""What messaging needs of others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hydrasms_core.db.transaction import Transaction
+from hydrasms_core.errors import InsufficientCredits
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """The credits of one message, to spend or to give back."""
+
+    account_id: str
+    message_id: str
+    credits: int
+    # Who caused it, for the ledger: "account", "service" or "system".
+    actor: str
+
+
+class Credits(Protocol):
+    """The prepaid credits of accounts, changed inside the caller's transaction."""
+
+    def price(self, content: str) -> int:
+        """Return what a text costs, in credits."""
+        ...
+
+    async def spend(
+        self, tx: Transaction, charges: Sequence[Charge], *, at_ms: int
+    ) -> list[InsufficientCredits | None]:
+        """Debit each charge that its account can pay, in order, and say of each why not (None: it was paid).
+
+        A charge that cannot be paid changes nothing, and a later, smaller one of the same account may still
+        be paid.
+        """
+        ...
+
+    async def refund(self, tx: Transaction, charges: Sequence[Charge], *, at_ms: int) -> None:
+        """Give the credits of each message back. At most once a message: a second time is an IntegrityViolation."""
+        ...
+
+
+class SendingAccounts(Protocol):
+    """Which accounts may send."""
+
+    async def require_sending(self, account_id: str) -> None:
+        """Return where the account may send; raises NotFound, AccountSuspended or SendingNotEnabled."""
+        ...

@@ -1,0 +1,188 @@
+"""What one may do with messages."""
+
+from collections.abc import Callable, Sequence
+
+from hydrasms_base.clock import Clock
+from hydrasms_base.ids import is_id, new_id
+from hydrasms_core.db.group_commit import GroupCommit
+from hydrasms_core.db.transaction import Database, Transaction
+from hydrasms_core.errors import (
+    DomainError,
+    InvalidArgument,
+    InvalidRecipient,
+    NotCancellable,
+    NotFound,
+)
+from hydrasms_core.idempotency.model import check_key, fingerprint
+from hydrasms_core.messaging import store
+from hydrasms_core.messaging.accept import Acceptance, Outcome, Send
+from hydrasms_core.messaging.model import (
+    MAX_BATCH,
+    Accepted,
+    Draft,
+    Estimate,
+    InboundMessage,
+    Message,
+    Status,
+    check_content,
+    may_become,
+)
+from hydrasms_core.messaging.numbering import PhoneNumber, parse_recipient
+from hydrasms_core.messaging.ports import Charge, Credits, SendingAccounts
+from hydrasms_core.messaging.text import measure
+from hydrasms_core.paging import Page, page_of, page_request
+from hydrasms_core.settings import MessagingSettings
+
+
+class Messaging:
+    """Sends messages and tells what became of them."""
+
+    def __init__(
+        self,
+        database: Database,
+        credits: Credits,
+        accounts: SendingAccounts,
+        clock: Clock,
+        settings: MessagingSettings,
+        wake: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._credits = credits
+        self._accounts = accounts
+        self._clock = clock
+        self._settings = settings
+        self._wake = wake
+        self._sends: GroupCommit[Send, Accepted] = GroupCommit(
+            database,
+            Acceptance(credits).commit,
+            max_batch=settings.max_batch,
+            max_waiting=settings.max_waiting,
+        )
+
+    async def send(self, account_id: str, draft: Draft, *, actor: str) -> Accepted:
+        """Accept one message: when this returns, debit, message and its place in the queue are durable.
+
+        Raises, in this order: NotFound, AccountSuspended, SendingNotEnabled; InvalidIdempotencyKey,
+        InvalidRecipient, InvalidContent; IdempotencyMismatch; InsufficientCredits. Whatever it raises, nothing
+        was debited, stored or sent.
+        """
+        await self._accounts.require_sending(account_id)
+        accepted = await self._sends.submit(self._checked(account_id, draft, actor))
+        if not accepted.replayed:
+            self._wake()
+        return accepted
+
+    async def send_batch(self, account_id: str, drafts: Sequence[Draft], *, actor: str) -> list[Outcome]:
+        """Accept up to 1,000 messages, each on its own, and return one outcome each, in order."""
+        await self._accounts.require_sending(account_id)
+        if not 1 <= len(drafts) <= MAX_BATCH:
+            raise InvalidArgument(f"A batch holds 1 to {MAX_BATCH:,} messages.", field="items")
+        checked = [self._checked_or_refused(account_id, draft, actor) for draft in drafts]
+        sends = [each for each in checked if isinstance(each, Send)]
+        settled = iter(await self._sends.submit_all(sends))
+        self._wake()
+        return [next(settled) if isinstance(each, Send) else each for each in checked]
+
+    def estimate(self, content: str) -> Estimate:
+        """Say what a text costs and how it travels; raises InvalidContent."""
+        shape = measure(check_content(content))
+        index = shape.first_non_gsm_index
+        return Estimate(
+            credits=self._credits.price(content),
+            encoding=shape.encoding,
+            segments=shape.segments,
+            units=shape.units,
+            non_gsm_index=index,
+            non_gsm_character="" if index is None else content[index],
+        )
+
+    async def get(self, account_id: str, message_id: str) -> Message:
+        """Return one message; raises NotFound."""
+        found = await self._database.read(lambda tx: self._found(tx, account_id, message_id))
+        return found
+
+    async def list_sent(self, account_id: str, size: int, token: str) -> Page[Message]:
+        """Return one page of an account's messages, newest first."""
+        page = page_request(size, token, scope=f"messages:{account_id}")
+        rows = await self._database.read(lambda tx: store.list_messages(tx, account_id, page))
+        return page_of(rows, [row.id for row in rows], page)
+
+    async def list_inbound(self, account_id: str, size: int, token: str) -> Page[InboundMessage]:
+        """Return one page of what phones sent to an account, newest first; raises as `send` does for the account."""
+        await self._accounts.require_sending(account_id)
+        page = page_request(size, token, scope=f"inbound:{account_id}")
+        rows = await self._database.read(lambda tx: store.list_inbound(tx, account_id, page))
+        return page_of(rows, [row.id for row in rows], page)
+
+    async def cancel(self, account_id: str, message_id: str, *, actor: str) -> Message:
+        """Take a queued message back and refund it; a cancelled one is answered as it is.
+
+        Raises NotFound, and NotCancellable once a carrier may have it.
+        """
+
+        async def work(tx: Transaction) -> Message:
+            message = await self._found(tx, account_id, message_id)
+            if message.status is Status.CANCELLED:
+                return message
+            if not may_become(message.status, Status.CANCELLED):
+                raise NotCancellable(
+                    "The message has left the queue and can no longer be cancelled.",
+                    metadata={"status": message.status.value},
+                )
+            now_ms = self._clock.now_ms()
+            await store.mark_cancelled(tx, account_id, message_id, at_ms=now_ms)
+            await self._credits.refund(
+                tx, [Charge(account_id, message_id, message.credits, actor)], at_ms=now_ms
+            )
+            return await self._found(tx, account_id, message_id)
+
+        return await self._database.write(work)
+
+    async def drain(self) -> None:
+        """Wait until every send that was taken in is answered."""
+        await self._sends.drain()
+
+    async def _found(self, tx: Transaction, account_id: str, message_id: str) -> Message:
+        found = await store.get_message(tx, account_id, message_id) if is_id(message_id) else None
+        if found is None:
+            raise NotFound("message")
+        return found
+
+    def _checked_or_refused(self, account_id: str, draft: Draft, actor: str) -> Send | DomainError:
+        try:
+            return self._checked(account_id, draft, actor)
+        except DomainError as error:
+            return error
+
+    def _checked(self, account_id: str, draft: Draft, actor: str) -> Send:
+        key = check_key(draft.idempotency_key)
+        recipient = _recipient(draft.recipient)
+        content = check_content(draft.content)
+        shape = measure(content)
+        now_ms = self._clock.now_ms()
+        message = Message(
+            id=new_id(),
+            account_id=account_id,
+            sender=self._settings.sent_from,
+            recipient=recipient,
+            content=content,
+            status=Status.QUEUED,
+            credits=self._credits.price(content),
+            encoding=shape.encoding,
+            segments=shape.segments,
+            created_at_ms=now_ms,
+            updated_at_ms=now_ms,
+            expires_at_ms=now_ms + self._settings.validity_s * 1000,
+        )
+        return Send(message, actor, key, "" if key is None else fingerprint(recipient.e164, content))
+
+
+def _recipient(text: str) -> PhoneNumber:
+    if not text:
+        raise InvalidRecipient(
+            "recipient is required: a phone number in E.164, such as +447700900000.", field="recipient"
+        )
+    try:
+        return parse_recipient(text)
+    except ValueError as error:
+        raise InvalidRecipient(str(error), field="recipient") from None

@@ -1,0 +1,70 @@
+"""hydrasms.messaging.v1.MessagingService."""
+
+from hydrasms.messaging.v1 import messaging_service_pb2 as pb
+from hydrasms.messaging.v1 import messaging_service_pb2_grpc
+from hydrasms_core.caller import caller
+from hydrasms_core.messaging import wire
+from hydrasms_core.messaging.service import Messaging
+from hydrasms_core.rpc.interceptors import Context
+
+
+class MessagingServicer(messaging_service_pb2_grpc.MessagingServiceServicer):
+    """Unpacks requests, calls the service and packs answers."""
+
+    def __init__(self, messaging: Messaging) -> None:
+        self._messaging = messaging
+
+    async def SendMessage(self, request: pb.SendMessageRequest, context: Context) -> pb.SendMessageResponse:
+        """Accept one message."""
+        who = caller()
+        account_id = who.account_for(request.account_id)
+        return wire.sent(await self._messaging.send(account_id, wire.draft(request), actor=who.actor))
+
+    async def BatchSendMessages(
+        self, request: pb.BatchSendMessagesRequest, context: Context
+    ) -> pb.BatchSendMessagesResponse:
+        """Accept many messages, each on its own."""
+        who = caller()
+        drafts = [wire.draft(item) for item in request.items]
+        account_id = who.account_for(request.account_id)
+        return wire.batch(await self._messaging.send_batch(account_id, drafts, actor=who.actor))
+
+    async def EstimateMessage(
+        self, request: pb.EstimateMessageRequest, context: Context
+    ) -> pb.EstimateMessageResponse:
+        """Say what a text costs and how it travels."""
+        caller().account_for(request.account_id)
+        return wire.estimate(self._messaging.estimate(request.content))
+
+    async def GetMessage(self, request: pb.GetMessageRequest, context: Context) -> pb.GetMessageResponse:
+        """Return one message."""
+        account_id = caller().account_for(request.account_id)
+        found = await self._messaging.get(account_id, request.message_id)
+        return pb.GetMessageResponse(message=wire.message(found))
+
+    async def ListMessages(
+        self, request: pb.ListMessagesRequest, context: Context
+    ) -> pb.ListMessagesResponse:
+        """Return one page of messages."""
+        account_id = caller().account_for(request.account_id)
+        return wire.messages(
+            await self._messaging.list_sent(account_id, request.page_size, request.page_token)
+        )
+
+    async def CancelMessage(
+        self, request: pb.CancelMessageRequest, context: Context
+    ) -> pb.CancelMessageResponse:
+        """Take a queued message back."""
+        who = caller()
+        account_id = who.account_for(request.account_id)
+        cancelled = await self._messaging.cancel(account_id, request.message_id, actor=who.actor)
+        return pb.CancelMessageResponse(message=wire.message(cancelled))
+
+    async def ListInboundMessages(
+        self, request: pb.ListInboundMessagesRequest, context: Context
+    ) -> pb.ListInboundMessagesResponse:
+        """Return one page of inbound messages."""
+        account_id = caller().account_for(request.account_id)
+        return wire.inbound_messages(
+            await self._messaging.list_inbound(account_id, request.page_size, request.page_token)
+        )

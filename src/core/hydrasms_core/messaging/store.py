@@ -1,0 +1,211 @@
+"""All SQL about sending and listing messages; what carriers do to them is in `delivery_store.py`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from hydrasms_core.db.dialect import SetStatement
+from hydrasms_core.db.transaction import Transaction
+from hydrasms_core.messaging.model import InboundMessage, Message, Status
+from hydrasms_core.messaging.numbering import PhoneNumber
+from hydrasms_core.messaging.tables import inbound_messages, messages, outbox
+from hydrasms_core.messaging.text import Encoding
+from hydrasms_core.paging import PageRequest
+
+SEND = "message.send"
+"""The operation that a send's idempotency key belongs to."""
+
+# In the order in which `_message` reads them and `_values` writes them.
+_COLUMNS = (
+    "id",
+    "account_id",
+    "sender",
+    "recipient",
+    "country_iso2",
+    "country_iso3",
+    "calling_code",
+    "content",
+    "status",
+    "credits",
+    "encoding",
+    "segments",
+    "created_at_ms",
+    "updated_at_ms",
+    "expires_at_ms",
+    "carrier",
+    "attempts",
+    "duplicate_risk",
+    "failure",
+)
+_SELECTED = [messages.c[name] for name in _COLUMNS]
+_LIST = ", ".join(_COLUMNS)
+
+_INSERT_MESSAGES = SetStatement(
+    f"INSERT INTO messages ({_LIST}) SELECT {_LIST} FROM {{rows}} WHERE true", _COLUMNS
+)
+_INSERT_OUTBOX = SetStatement(
+    "INSERT INTO outbox (account_id, message_id, step, due_at_ms)"
+    " SELECT account_id, message_id, 'submit', due_at_ms FROM {rows} WHERE true",
+    ("account_id", "message_id", "due_at_ms"),
+)
+_INSERT_KEYS = SetStatement(
+    "INSERT INTO idempotency_keys (account_id, operation, key, fingerprint, subject_id, created_at_ms)"
+    f" SELECT account_id, '{SEND}', key, fingerprint, subject_id, created_at_ms FROM {{rows}} WHERE true",
+    ("account_id", "key", "fingerprint", "subject_id", "created_at_ms"),
+)
+_FIND_KEYS = SetStatement(
+    f"SELECT k.key, k.fingerprint, {', '.join(f'm.{name}' for name in _COLUMNS)}"
+    " FROM {rows} AS r"
+    f" JOIN idempotency_keys AS k ON k.account_id = r.account_id AND k.operation = '{SEND}' AND k.key = r.key"
+    " JOIN messages AS m ON m.account_id = k.account_id AND m.id = k.subject_id",
+    ("account_id", "key"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedSend:
+    """An idempotency key with the fingerprint of its request and the message that it made."""
+
+    key: str
+    fingerprint: str
+    message: Message
+
+
+async def find_keyed(tx: Transaction, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], KeyedSend]:
+    """Return, by (account, key), what earlier sends with these keys made."""
+    found = await tx.execute_set(_FIND_KEYS, keys)
+    sends = [KeyedSend(row[0], row[1], _message(row[2:])) for row in found]
+    return {(send.message.account_id, send.key): send for send in sends}
+
+
+async def insert_queued(tx: Transaction, accepted: Sequence[Message], keyed: Sequence[KeyedSend]) -> None:
+    """Store new messages, their place in the outbox and their idempotency keys."""
+    await tx.execute_set(_INSERT_MESSAGES, [_values(message) for message in accepted])
+    await tx.execute_set(
+        _INSERT_OUTBOX, [(message.account_id, message.id, message.created_at_ms) for message in accepted]
+    )
+    if keyed:
+        await tx.execute_set(
+            _INSERT_KEYS,
+            [
+                (
+                    send.message.account_id,
+                    send.key,
+                    send.fingerprint,
+                    send.message.id,
+                    send.message.created_at_ms,
+                )
+                for send in keyed
+            ],
+        )
+
+
+async def get_message(tx: Transaction, account_id: str, message_id: str) -> Message | None:
+    """Return one message of an account, or None."""
+    found = await tx.execute(
+        sa.select(*_SELECTED).where(messages.c.account_id == account_id, messages.c.id == message_id)
+    )
+    row = found.one_or_none()
+    return None if row is None else _message(row)
+
+
+async def list_messages(tx: Transaction, account_id: str, page: PageRequest) -> list[Message]:
+    """Return up to one message more than the page holds, newest first."""
+    query = sa.select(*_SELECTED).where(messages.c.account_id == account_id)
+    if page.before is not None:
+        query = query.where(messages.c.id < page.before)
+    found = await tx.execute(query.order_by(messages.c.id.desc()).limit(page.size + 1))
+    return [_message(row) for row in found]
+
+
+async def mark_cancelled(tx: Transaction, account_id: str, message_id: str, *, at_ms: int) -> None:
+    """Record that a queued message was cancelled, and take it out of the outbox."""
+    await tx.execute(
+        sa.update(messages)
+        .where(messages.c.account_id == account_id, messages.c.id == message_id)
+        .values(status=Status.CANCELLED.value, updated_at_ms=at_ms)
+    )
+    await tx.execute(
+        sa.delete(outbox).where(outbox.c.account_id == account_id, outbox.c.message_id == message_id)
+    )
+
+
+async def insert_inbound(tx: Transaction, inbound: InboundMessage) -> None:
+    """Store a message from a phone."""
+    await tx.execute(
+        sa.insert(inbound_messages).values(
+            account_id=inbound.account_id,
+            id=inbound.id,
+            sender=inbound.sender,
+            shortcode=inbound.shortcode,
+            content=inbound.content,
+            webhook_status=inbound.webhook_status,
+            created_at_ms=inbound.created_at_ms,
+        )
+    )
+
+
+async def list_inbound(tx: Transaction, account_id: str, page: PageRequest) -> list[InboundMessage]:
+    """Return up to one inbound message more than the page holds, newest first."""
+    columns = inbound_messages.c
+    query = sa.select(
+        columns.id,
+        columns.account_id,
+        columns.sender,
+        columns.shortcode,
+        columns.content,
+        columns.webhook_status,
+        columns.created_at_ms,
+    ).where(columns.account_id == account_id)
+    if page.before is not None:
+        query = query.where(columns.id < page.before)
+    found = await tx.execute(query.order_by(columns.id.desc()).limit(page.size + 1))
+    return [InboundMessage(*tuple(row)) for row in found]
+
+
+def _values(message: Message) -> tuple[Any, ...]:
+    number = message.recipient
+    return (
+        message.id,
+        message.account_id,
+        message.sender,
+        number.e164,
+        number.country_iso2,
+        number.country_iso3,
+        number.calling_code,
+        message.content,
+        message.status.value,
+        message.credits,
+        message.encoding.value,
+        message.segments,
+        message.created_at_ms,
+        message.updated_at_ms,
+        message.expires_at_ms,
+        message.carrier,
+        message.attempts,
+        int(message.duplicate_risk),
+        message.failure,
+    )
+
+
+def _message(row: Sequence[Any]) -> Message:
+    return Message(
+        id=row[0],
+        account_id=row[1],
+        sender=row[2],
+        recipient=PhoneNumber(row[3], row[4], row[5], row[6]),
+        content=row[7],
+        status=Status(row[8]),
+        credits=row[9],
+        encoding=Encoding(row[10]),
+        segments=row[11],
+        created_at_ms=row[12],
+        updated_at_ms=row[13],
+        expires_at_ms=row[14],
+        carrier=row[15],
+        attempts=row[16],
+        duplicate_risk=bool(row[17]),
+        failure=row[18],
+    )

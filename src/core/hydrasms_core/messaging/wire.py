@@ -1,0 +1,114 @@
+"""Messages as protobuf."""
+
+from collections.abc import Sequence
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from hydrasms.messaging.v1 import message_pb2, messaging_service_pb2
+from hydrasms.type.v1 import phone_number_pb2
+from hydrasms_core.errors import DomainError
+from hydrasms_core.messaging.accept import Outcome
+from hydrasms_core.messaging.model import Accepted, Draft, Estimate, InboundMessage, Message, Status
+from hydrasms_core.messaging.text import Encoding
+from hydrasms_core.paging import Page
+from hydrasms_core.rpc.errors import to_status
+
+_STATUSES = {status: message_pb2.MessageStatus.Value(f"MESSAGE_STATUS_{status.name}") for status in Status}
+_ENCODINGS = {encoding: message_pb2.Encoding.Value(f"ENCODING_{encoding.name}") for encoding in Encoding}
+
+
+def draft(
+    request: messaging_service_pb2.SendMessageRequest | messaging_service_pb2.BatchSendMessagesItem,
+) -> Draft:
+    """Return what a caller asks to send."""
+    key = request.idempotency_key if request.HasField("idempotency_key") else None
+    return Draft(request.recipient, request.content, key)
+
+
+def message(value: Message) -> message_pb2.Message:
+    """Return a message as callers see it."""
+    number = value.recipient
+    return message_pb2.Message(
+        id=value.id,
+        account_id=value.account_id,
+        sender=value.sender,
+        recipient=phone_number_pb2.PhoneNumber(
+            e164=number.e164,
+            country_iso2=number.country_iso2,
+            country_iso3=number.country_iso3,
+            calling_code=number.calling_code,
+        ),
+        content=value.content,
+        status=_STATUSES[value.status],
+        credits=value.credits,
+        encoding=_ENCODINGS[value.encoding],
+        segments=value.segments,
+        created_at=timestamp(value.created_at_ms),
+        updated_at=timestamp(value.updated_at_ms),
+        expires_at=timestamp(value.expires_at_ms),
+        carrier=value.carrier,
+        attempts=value.attempts,
+        duplicate_risk=value.duplicate_risk,
+        failure=value.failure,
+    )
+
+
+def sent(value: Accepted) -> messaging_service_pb2.SendMessageResponse:
+    """Return the answer to a send."""
+    return messaging_service_pb2.SendMessageResponse(
+        message=message(value.message), idempotent_replayed=value.replayed
+    )
+
+
+def batch(outcomes: Sequence[Outcome]) -> messaging_service_pb2.BatchSendMessagesResponse:
+    """Return the answer to a batch."""
+    return messaging_service_pb2.BatchSendMessagesResponse(results=[_result(each) for each in outcomes])
+
+
+def estimate(value: Estimate) -> messaging_service_pb2.EstimateMessageResponse:
+    """Return an estimate."""
+    return messaging_service_pb2.EstimateMessageResponse(
+        credits=value.credits,
+        encoding=_ENCODINGS[value.encoding],
+        segments=value.segments,
+        units=value.units,
+        non_gsm_character=value.non_gsm_character,
+        non_gsm_index=value.non_gsm_index,
+    )
+
+
+def messages(page: Page[Message]) -> messaging_service_pb2.ListMessagesResponse:
+    """Return a page of messages."""
+    return messaging_service_pb2.ListMessagesResponse(
+        messages=[message(row) for row in page.rows], next_page_token=page.next_token
+    )
+
+
+def inbound_messages(page: Page[InboundMessage]) -> messaging_service_pb2.ListInboundMessagesResponse:
+    """Return a page of inbound messages."""
+    return messaging_service_pb2.ListInboundMessagesResponse(
+        messages=[_inbound(row) for row in page.rows], next_page_token=page.next_token
+    )
+
+
+def timestamp(at_ms: int) -> Timestamp:
+    """Return a time in milliseconds since 1970 UTC as protobuf has it."""
+    seconds, millis = divmod(at_ms, 1000)
+    return Timestamp(seconds=seconds, nanos=millis * 1_000_000)
+
+
+def _result(outcome: Outcome) -> messaging_service_pb2.BatchSendMessagesResult:
+    if isinstance(outcome, DomainError):
+        return messaging_service_pb2.BatchSendMessagesResult(refused=to_status(outcome))
+    return messaging_service_pb2.BatchSendMessagesResult(accepted=sent(outcome))
+
+
+def _inbound(value: InboundMessage) -> message_pb2.InboundMessage:
+    return message_pb2.InboundMessage(
+        id=value.id,
+        account_id=value.account_id,
+        sender=value.sender,
+        shortcode=value.shortcode,
+        content=value.content,
+        webhook_status=value.webhook_status,
+        created_at=timestamp(value.created_at_ms),
+    )
