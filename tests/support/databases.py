@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-from hydrasms_core.db.metadata import metadata
-from hydrasms_core.db.sqlite import sync_engine
+from hydrasms_app import migrate
 
 
 def make_template(path: Path) -> Path:
-    """Make a SQLite file with the current schema."""
-    engine = sync_engine(path)
-    metadata.create_all(engine)
-    engine.dispose()
+    """Make a SQLite file with the current schema, as a server makes it."""
+    migrate.upgrade(path)
     return path

@@ -13,6 +13,7 @@ import grpc
 from hydrasms_billing.credits import LedgerCredits
 from hydrasms_billing.service import Billing
 from hydrasms_billing.servicer import BillingServicer
+from hydrasms_core.accounts import store as accounts_store
 from hydrasms_core.accounts.directory import AccessDirectory
 from hydrasms_core.accounts.service import Accounts
 from hydrasms_core.accounts.servicer import AccountServicer
@@ -84,7 +85,7 @@ async def running(settings: Settings, *, dispatcher: bool = True) -> AsyncIterat
         stack.push_async_callback(database.close)
 
         ledger = LedgerCredits()
-        directory = AccessDirectory(database, clock)
+        directory = AccessDirectory(database, accounts_store, clock)
         simulator = SimulatedCarrier(database, clock)
         delivery = Dispatcher(database, ledger, Carriers([simulator]), clock, metrics)
         messaging = Messaging(
@@ -105,7 +106,7 @@ async def running(settings: Settings, *, dispatcher: bool = True) -> AsyncIterat
 
         def add_servicers(server: Any) -> None:
             account_service_pb2_grpc.add_AccountServiceServicer_to_server(
-                AccountServicer(Accounts(database, ledger, directory, clock)), server
+                AccountServicer(Accounts(database, ledger, clock, directory.recheck)), server
             )
             billing_service_pb2_grpc.add_BillingServiceServicer_to_server(
                 BillingServicer(Billing(database, clock)), server
@@ -162,6 +163,7 @@ def _keep_running(
             return
         error = task.exception()
         if error is not None:
+            log.error("background_loop_died", loop=name, exc_info=error)
             failure.set_exception(error)
 
     async def close() -> None:

@@ -51,7 +51,7 @@ async def demo_key(channel: grpc.aio.Channel, token: Secret, path: Path) -> str 
 
 
 async def _is_known(
-    accounts: account_service_pb2_grpc.AccountServiceAsyncStub, token: Secret, key: str
+    accounts: "account_service_pb2_grpc.AccountServiceAsyncStub", token: Secret, key: str
 ) -> bool:
     metadata = (
         ("authorization", f"Bearer {token.reveal()}"),

@@ -61,9 +61,9 @@ async def _serve(settings: Settings, *, dispatcher: bool, demo: bool) -> None:
         # What is there now stays for ever: the collector need not walk over it again.
         gc.collect()
         gc.freeze()
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait([stopping, server.failure], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        # A loop that died takes the server down: half a product would take messages and hand none on.
+        server.failure.add_done_callback(lambda _: stop.set())
+        await stop.wait()
     if server.failure.done():
         server.failure.result()
 

@@ -3,15 +3,14 @@
 docs/configuration.md lists them all. Everything is checked at once and every fault is reported.
 """
 
+import ipaddress
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hydrasms_app.problems import Problem
-
-Port = Field(ge=0, le=65_535)
 
 
 class Settings(BaseSettings):
@@ -45,6 +44,14 @@ class Settings(BaseSettings):
     """json, text, or auto: text on a terminal and json elsewhere."""
     reflection: bool = False
     """Whether the core describes itself to tools such as grpcurl."""
+
+    @field_validator("grpc_host")
+    @classmethod
+    def _stay_on_loopback(cls, host: str) -> str:
+        # Service tokens would cross the network in the clear.
+        if host != "localhost" and not _is_loopback(host):
+            raise ValueError("the core listens on loopback addresses alone until it can speak TLS")
+        return host
 
     @property
     def core(self) -> str:
@@ -80,6 +87,13 @@ def load_settings(**flags: Any) -> Settings:
             for fault in error.errors(include_url=False, include_input=False)
         )
         raise Problem("; ".join(faults)) from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _shown_name(location: tuple[int | str, ...]) -> str:

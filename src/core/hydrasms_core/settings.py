@@ -19,3 +19,28 @@ class MessagingSettings(BaseModel):
 
     max_waiting: int = Field(default=10_000, ge=1)
     """How many sends may wait for the store; past it they are refused as UNAVAILABLE at once."""
+
+
+class DeliverySettings(BaseModel):
+    """How messages are handed to carriers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_batch: int = Field(default=500, ge=1, le=10_000)
+    """How many messages one claim takes at most."""
+
+    max_in_flight: int = Field(default=2, ge=1, le=100)
+    """How many claims may be with carriers at once."""
+
+    lease_s: float = Field(default=30.0, gt=0)
+    """How long a claim holds without being renewed, in seconds; then its worker counts as dead."""
+
+    receipt_timeout_s: float = Field(default=72 * 3600.0, gt=0)
+    """How long a carrier's receipt is waited for, in seconds."""
+
+    pace_s: float = Field(default=0.02, ge=0)
+    """The least time between two claims where the first took all that was due, in seconds: a message may wait so
+    long, and many messages share a transaction."""
+
+    idle_s: float = Field(default=5.0, gt=1.0)
+    """The longest time between two looks at the outbox, in seconds, where nobody calls."""

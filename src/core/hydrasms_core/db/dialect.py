@@ -56,5 +56,6 @@ class SetStatement:
             names = tuple(_NAMED.findall(named))
             compiled = self._compiled[dialect.name] = (_NAMED.sub("?", named), names)
         text, names = compiled
-        values = {"rows": orjson.dumps(rows).decode(), **parameters}
+        # Named tuples are rows as well, and orjson takes none but plain ones.
+        values = {"rows": orjson.dumps(rows, default=tuple).decode(), **parameters}
         return text, tuple(values[name] for name in names)

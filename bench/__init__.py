@@ -1,0 +1,1 @@
+"""Measures hydrasms against bare baselines; `python -m bench --help` says how."""

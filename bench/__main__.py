@@ -1,0 +1,84 @@
+"""`python -m bench [NAME …]`: run benchmarks, print them as tables and write them as JSON."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from bench import batch, channel, memory, report, send, servers, store, wrk
+from bench.plan import Plan
+
+_BENCHMARKS: dict[str, Callable[[Plan], report.Benchmark]] = {
+    "send": send.run,
+    "store": store.run,
+    "channel": channel.run,
+    "batch": batch.run,
+    "memory": memory.run,
+}
+# A million messages take minutes, so they are sent only when asked for by name.
+_ALL = ("send", "store", "channel", "batch")
+_LATEST = Path(__file__).parents[1] / "build" / "bench" / "latest.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure hydrasms against bare baselines."
+    )
+    parser.add_argument(
+        "name",
+        nargs="*",
+        choices=[*_BENCHMARKS, "all"],
+        default="all",
+        help="what to run: send, store, channel, batch, memory, or all but memory (the default)",
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of one run of one case (10)")
+    parser.add_argument("--runs", type=int, default=3, help="alternating runs of each case (3)")
+    parser.add_argument(
+        "--sends", type=int, default=1_000_000, help="messages that `memory` sends (1,000,000)"
+    )
+    parser.add_argument("--json", type=Path, help="write the results into this file as well")
+    options = parser.parse_args(arguments)
+    if options.seconds < 1 or options.runs < 1 or options.sends < 1:
+        parser.error("--seconds, --runs and --sends are at least 1")
+    asked = [options.name] if isinstance(options.name, str) else options.name
+    names = list(dict.fromkeys(name for each in asked for name in (_ALL if each == "all" else (each,))))
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        if {"send", "memory"} & set(names):
+            wrk.require_wrk()
+        _run(names, options)
+    except (wrk.LoadFailed, servers.ServerFailed) as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _run(names: Sequence[str], options: argparse.Namespace) -> None:
+    """Run benchmarks one after the other; what is done is written down before the next begins."""
+    done: list[report.Benchmark] = []
+    settings = {"seconds": options.seconds, "runs": options.runs}
+    with servers.workspace() as folder:
+        for name in names:
+            own = folder / name
+            own.mkdir()
+            plan = Plan(own, options.seconds, options.runs, options.sends)
+            done.append(_BENCHMARKS[name](plan))
+            print(report.table(done[-1]), flush=True)
+            document = report.as_json(done, settings=settings, folder=folder)
+            for path in (_LATEST, options.json):
+                if path is not None:
+                    report.write_json(document, path)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """Unwind as on Ctrl-C, so that no server is left behind."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""The dispatcher: takes what is due out of the outbox and hands it to carriers."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+from hydrasms_base.clock import Clock
+from hydrasms_base.log import get_logger
+from hydrasms_base.metrics import Metrics
+from hydrasms_core.carriers.base import Answer, AnswerLost, Carrier
+from hydrasms_core.carriers.registry import Carriers
+from hydrasms_core.db.transaction import Database, Transaction
+from hydrasms_core.errors import StoreUnavailable
+from hydrasms_core.messaging.handover import Claim, Handover, Held, Settlement
+from hydrasms_core.messaging.ports import Credits
+from hydrasms_core.settings import DeliverySettings
+
+_FIRST_BACK_OFF_S = 0.1
+_MAX_BACK_OFF_S = 2.0
+# Where something is due and nothing could be claimed, somebody else is at it: look again after this long.
+_FRUITLESS_S = 1.0
+# A claim is renewed so many times a lease, so that one renewal may fail.
+_RENEWALS = 3
+_TRIES_AFTER_STOP = 3
+
+log = get_logger(__name__)
+
+
+class Dispatcher:
+    """Hands messages to carriers until it is stopped.
+
+    It sleeps until `wake` is called or something falls due. Several batches may be with carriers at once, at most
+    `max_in_flight`; any number of dispatchers may work on one database.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        credits: Credits,
+        carriers: Carriers,
+        clock: Clock,
+        metrics: Metrics,
+        settings: DeliverySettings | None = None,
+    ) -> None:
+        self._database = database
+        self._carriers = carriers
+        self._clock = clock
+        self._settings = settings or DeliverySettings()
+        self._handover = Handover(credits, carriers, clock, self._settings)
+        self._slots = asyncio.Semaphore(self._settings.max_in_flight)
+        self._living: set[str] = set()
+        self._wakened = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self._submitted = metrics.counter("submissions", "Messages handed to a carrier.", ("carrier",))
+        self._settled = metrics.counter(
+            "settlements",
+            "What came of handing messages to a carrier: their new statuses, or that the claim was lost.",
+            ("carrier", "status"),
+        )
+        self._given_up = metrics.counter(
+            "given_up", "Messages that were not handed to a carrier any more, by new status.", ("status",)
+        )
+
+    def wake(self) -> None:
+        """Say that there may be something to hand on. Call it on the loop's thread, after the commit."""
+        self._wakened.set()
+
+    async def release_claims(self) -> None:
+        """Let go of what a dead predecessor had claimed, so that nobody waits for its leases to run out.
+
+        Only for a process that owns the database alone, before `run`.
+        """
+        released = await self._database.write(self._handover.release_claims)
+        if released:
+            log.warning("claims_released", messages=released)
+
+    async def run(self) -> None:
+        """Work until `stop`, then finish the batches that carriers have.
+
+        A store that is gone for now is waited for. Whatever else goes wrong is a fault of ours, ends the work
+        and is raised.
+        """
+        self._ended.clear()
+        back_off_s = _FIRST_BACK_OFF_S
+        try:
+            async with asyncio.TaskGroup() as batches:
+                while not self._stopping.is_set():
+                    try:
+                        rest_s = await self._turn(batches)
+                    except StoreUnavailable:
+                        log.warning("dispatch_postponed", retry_s=back_off_s)
+                        await self._pause(back_off_s)
+                        back_off_s = min(back_off_s * 2, _MAX_BACK_OFF_S)
+                    else:
+                        back_off_s = _FIRST_BACK_OFF_S
+                        await self._rest(rest_s)
+        finally:
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Claim no more, and return when the batches that carriers have are settled."""
+        self._stopping.set()
+        self._wakened.set()
+        await self._ended.wait()
+
+    async def _turn(self, batches: asyncio.TaskGroup) -> float:
+        """Send one claim on its way and return how long to rest, in seconds; 0 where more is due already."""
+        await self._slots.acquire()
+        claimed = False
+        try:
+            if self._stopping.is_set():
+                return 0.0
+            # Whoever calls from here on has not been seen by this claim.
+            self._wakened.clear()
+            living = frozenset(self._living)
+            claim = await self._database.write(lambda tx: self._handover.claim(tx, living))
+            claimed = bool(claim.batches)
+        finally:
+            if not claimed:
+                self._slots.release()
+        if claimed:
+            self._living.add(claim.id)
+            batches.create_task(self._deliver(claim))
+        for status, number in claim.given_up.items():
+            self._given_up.labels(status.value).inc(number)
+        overdue = claim.next_receipt_ms is not None and claim.next_receipt_ms <= self._clock.now_ms()
+        swept = await self._database.write(self._handover.give_up_receipts) if overdue else 0
+        if max(claim.due, swept) >= self._settings.max_batch:
+            return 0.0
+        return self._rest_s(claim)
+
+    def _rest_s(self, claim: Claim) -> float:
+        now_ms = self._clock.now_ms()
+        rest_s = self._settings.idle_s
+        for next_ms in (claim.next_submit_ms, claim.next_receipt_ms):
+            if next_ms is not None:
+                in_s = max(next_ms - now_ms, 1) / 1000 if next_ms > claim.at_ms else _FRUITLESS_S
+                rest_s = min(rest_s, in_s)
+        return rest_s
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait for a call or for the time to pass, but a moment at least, in which the next batch gathers."""
+        if seconds <= 0 or self._stopping.is_set():
+            return
+        await self._pause(self._settings.pace_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wakened.wait()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless it is time to stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    async def _deliver(self, claim: Claim) -> None:
+        """See one claim through: to its carriers, and their answers to the store."""
+        try:
+            async with asyncio.TaskGroup() as carriers:
+                for name, batch in claim.batches.items():
+                    carriers.create_task(self._hand_over(claim, self._carriers.named(name), batch))
+        finally:
+            self._living.discard(claim.id)
+            self._slots.release()
+
+    async def _hand_over(self, claim: Claim, carrier: Carrier, batch: Sequence[Held]) -> None:
+        self._submitted.labels(carrier.name).inc(len(batch))
+        answers = await self._answers(claim, carrier, batch)
+        settlement = await self._settle(claim, carrier, batch, answers)
+        for status, number in settlement.statuses.items():
+            self._settled.labels(carrier.name, status.value).inc(number)
+        if settlement.lost:
+            log.warning("claim_lost", carrier=carrier.name, messages=settlement.lost)
+            self._settled.labels(carrier.name, "claim_lost").inc(settlement.lost)
+        if settlement.again:
+            # They fall due before the loop expects anything to.
+            self.wake()
+
+    async def _answers(self, claim: Claim, carrier: Carrier, batch: Sequence[Held]) -> Sequence[Answer]:
+        """Return a carrier's answers, keeping the claim alive for as long as the carrier takes."""
+        submitting = asyncio.ensure_future(_submit(carrier, batch))
+        try:
+            while not submitting.done():
+                await asyncio.wait([submitting], timeout=self._settings.lease_s / _RENEWALS)
+                if not submitting.done():
+                    with contextlib.suppress(StoreUnavailable):
+                        await self._database.write(lambda tx: self._handover.renew(tx, claim))
+        finally:
+            submitting.cancel()
+        return submitting.result()
+
+    async def _settle(
+        self, claim: Claim, carrier: Carrier, batch: Sequence[Held], answers: Sequence[Answer]
+    ) -> Settlement:
+        """Commit answers, for as long as it takes: they are all that is known of what carriers have taken."""
+
+        async def work(tx: Transaction) -> Settlement:
+            return await self._handover.settle(tx, claim.id, carrier.name, batch, answers)
+
+        back_off_s, tries_left = _FIRST_BACK_OFF_S, _TRIES_AFTER_STOP
+        while True:
+            try:
+                return await self._database.write(work)
+            except StoreUnavailable:
+                tries_left -= self._stopping.is_set()
+                if not tries_left:
+                    # The claim stands: whoever comes next finds that nobody knows what the carrier has.
+                    log.error("settling_abandoned", carrier=carrier.name, messages=len(batch))
+                    return Settlement({}, len(batch), again=False)
+                log.warning("settling_postponed", carrier=carrier.name, messages=len(batch))
+            await asyncio.sleep(back_off_s)
+            back_off_s = min(back_off_s * 2, _MAX_BACK_OFF_S)
+
+
+async def _submit(carrier: Carrier, batch: Sequence[Held]) -> Sequence[Answer]:
+    """Hand a batch to a carrier. Where that breaks the contract, nobody knows what the carrier has."""
+    try:
+        answers = await carrier.submit([message.submission for message in batch])
+    except Exception:
+        log.exception("carrier_failed", carrier=carrier.name, messages=len(batch))
+        return [AnswerLost("The carrier failed.")] * len(batch)
+    if len(answers) != len(batch):
+        log.error("carrier_answers_missing", carrier=carrier.name, messages=len(batch), answers=len(answers))
+        return [AnswerLost("The carrier did not answer for every message.")] * len(batch)
+    return answers

@@ -1,0 +1,228 @@
+"""Handing messages over to carriers: what each transaction of the dispatcher does with a batch.
+
+`claim` commits that messages are on their way before any byte of them leaves, `settle` commits what came of it.
+In between only the holder of the claim may change them: all that `settle` does is fenced by the claim, so that a
+worker which has lost it changes nothing.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from hydrasms_base.clock import Clock
+from hydrasms_base.ids import new_id
+from hydrasms_core.carriers.base import Answer, Submission, Submitted
+from hydrasms_core.carriers.registry import Carriers
+from hydrasms_core.db.transaction import Transaction
+from hydrasms_core.messaging import delivery_store as store
+from hydrasms_core.messaging.delivery import (
+    NO_RECEIPT,
+    Change,
+    Standing,
+    Step,
+    when_answered,
+    when_due,
+    when_unreported,
+)
+from hydrasms_core.messaging.delivery_store import Due, HandedOut, Key, Scheduled, Settled
+from hydrasms_core.messaging.model import Status
+from hydrasms_core.messaging.ports import Charge, Credits
+from hydrasms_core.messaging.receipts import apply_parked
+from hydrasms_core.settings import DeliverySettings
+
+
+class Held(NamedTuple):
+    """A message that a claim holds, as it stands while its carrier has it."""
+
+    account_id: str
+    submission: Submission
+    credits: int
+    standing: Standing
+
+    @property
+    def key(self) -> Key:
+        """Account and message."""
+        return self.account_id, self.submission.message_id
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one claim took, by carrier; how many messages were due; what it gave up; and when more is due."""
+
+    id: str
+    at_ms: int
+    batches: Mapping[str, Sequence[Held]]
+    due: int
+    given_up: Mapping[Status, int]
+    next_submit_ms: int | None
+    next_receipt_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What came of a batch: how many of each status, how many were no longer held, whether any is to go again."""
+
+    statuses: Mapping[Status, int]
+    lost: int
+    again: bool
+
+
+class Handover:
+    """Claims, settles and gives up messages, in as many statements for a thousand as for one."""
+
+    def __init__(
+        self, credits: Credits, carriers: Carriers, clock: Clock, settings: DeliverySettings
+    ) -> None:
+        self._credits = credits
+        self._carriers = carriers
+        self._clock = clock
+        self._most = settings.max_batch
+        self._lease_ms = round(settings.lease_s * 1000)
+        self._receipt_timeout_ms = round(settings.receipt_timeout_s * 1000)
+
+    async def claim(self, tx: Transaction, living: Collection[str]) -> Claim:
+        """Take what is due, but for what this process's own living claims hold.
+
+        Their leases may have run out by the clock all the same: it may jump, and the store may be gone for longer
+        than a lease.
+        """
+        now_ms, claim_id = self._clock.now_ms(), new_id()
+        due = await store.find_due(tx, now_ms=now_ms, most=self._most, living=living)
+        batches: defaultdict[str, list[Held]] = defaultdict(list)
+        handed: list[HandedOut] = []
+        given_up: list[tuple[Due, Change]] = []
+        for message in due:
+            change = when_due(message.standing, now_ms=now_ms, lease_ms=self._lease_ms)
+            if change.step is None:
+                given_up.append((message, change))
+                continue
+            carrier = self._carriers.route(message.recipient).name
+            batches[carrier].append(_held(message, change))
+            handed.append(
+                HandedOut(
+                    message.account_id,
+                    message.message_id,
+                    carrier,
+                    change.attempts,
+                    int(change.duplicate_risk),
+                )
+            )
+        if handed:
+            await store.hand_out(tx, claim_id, handed, until_ms=now_ms + self._lease_ms, at_ms=now_ms)
+        if given_up:
+            await self._give_up(tx, given_up, now_ms)
+        next_submit_ms, next_receipt_ms = await store.next_due(tx)
+        statuses = Counter(change.status for _, change in given_up)
+        return Claim(claim_id, now_ms, batches, len(due), statuses, next_submit_ms, next_receipt_ms)
+
+    async def renew(self, tx: Transaction, claim: Claim) -> None:
+        """Let a claim's lease begin anew, because its carriers are still at work."""
+        keys = [message.key for batch in claim.batches.values() for message in batch]
+        await store.renew(tx, claim.id, keys, until_ms=self._clock.now_ms() + self._lease_ms)
+
+    async def settle(
+        self, tx: Transaction, claim_id: str, carrier: str, batch: Sequence[Held], answers: Sequence[Answer]
+    ) -> Settlement:
+        """Commit a carrier's answers, one a message, for those messages that the claim still holds."""
+        now_ms = self._clock.now_ms()
+        settled = [
+            (
+                message,
+                answer,
+                when_answered(
+                    message.standing, answer, now_ms=now_ms, receipt_timeout_ms=self._receipt_timeout_ms
+                ),
+            )
+            for message, answer in zip(batch, answers, strict=True)
+        ]
+        held = await self._let_go(tx, claim_id, [(message.key, change) for message, _, change in settled])
+        settled = [each for each in settled if each[0].submission.message_id in held]
+        if settled:
+            await store.set_status(
+                tx,
+                [Settled(*message.key, change.status, change.failure) for message, _, change in settled],
+                at_ms=now_ms,
+            )
+            await self._refund(
+                tx, [_charge(*message.key, message.credits) for message, _, c in settled if c.refund], now_ms
+            )
+            taken = [
+                (*message.key, answer.reference)
+                for message, answer, _ in settled
+                if isinstance(answer, Submitted)
+            ]
+            if taken:
+                await store.add_references(tx, carrier, taken)
+                await apply_parked(tx, carrier, [reference for _, _, reference in taken], at_ms=now_ms)
+        return Settlement(
+            Counter(change.status for _, _, change in settled),
+            len(batch) - len(settled),
+            any(change.step is Step.SUBMIT for _, _, change in settled),
+        )
+
+    async def give_up_receipts(self, tx: Transaction) -> int:
+        """Stop waiting for receipts that are overdue; returns how many messages that were."""
+        now_ms = self._clock.now_ms()
+        overdue = await store.find_overdue_receipts(tx, now_ms=now_ms, most=self._most)
+        if overdue:
+            await store.set_status(
+                tx,
+                [Settled(*key, when_unreported(status), NO_RECEIPT) for key, status in overdue],
+                at_ms=now_ms,
+            )
+            await store.forget(tx, [key for key, _ in overdue])
+        return len(overdue)
+
+    async def release_claims(self, tx: Transaction) -> int:
+        """Let the claims of dead predecessors end at once; returns how many messages they held."""
+        return await store.release_claims(tx, now_ms=self._clock.now_ms())
+
+    async def _let_go(
+        self, tx: Transaction, claim_id: str, changes: Sequence[tuple[Key, Change]]
+    ) -> set[str]:
+        """End the claim's hold on messages, and return the ids of those that it held."""
+        going_on = [Scheduled(*key, c.step, c.due_at_ms) for key, c in changes if c.step is not None]
+        finished = [key for key, change in changes if change.step is None]
+        held: set[str] = set()
+        if going_on:
+            held |= await store.schedule(tx, claim_id, going_on)
+        if finished:
+            held |= await store.finish(tx, claim_id, finished)
+        return held
+
+    async def _give_up(self, tx: Transaction, given_up: Sequence[tuple[Due, Change]], now_ms: int) -> None:
+        moved = [(due, change) for due, change in given_up if change.status is not due.standing.status]
+        await store.set_status(
+            tx,
+            [Settled(due.account_id, due.message_id, c.status, c.failure) for due, c in moved],
+            at_ms=now_ms,
+        )
+        await store.forget(tx, [(due.account_id, due.message_id) for due, _ in given_up])
+        charges = [_charge(due.account_id, due.message_id, due.credits) for due, c in moved if c.refund]
+        await self._refund(tx, charges, now_ms)
+
+    async def _refund(self, tx: Transaction, charges: Sequence[Charge], now_ms: int) -> None:
+        if charges:
+            await self._credits.refund(tx, charges, at_ms=now_ms)
+
+
+def _held(due: Due, change: Change) -> Held:
+    submission = Submission(
+        message_id=due.message_id,
+        sender=due.sender,
+        recipient=due.recipient,
+        content=due.content,
+        encoding=due.encoding,
+        segments=due.segments,
+        attempt=change.attempts,
+        expires_at_ms=due.standing.expires_at_ms,
+    )
+    standing = Standing(
+        change.status, change.attempts, change.duplicate_risk, due.standing.expires_at_ms, held=True
+    )
+    return Held(due.account_id, submission, due.credits, standing)
+
+
+def _charge(account_id: str, message_id: str, credits: int) -> Charge:
+    return Charge(account_id, message_id, credits, "system")

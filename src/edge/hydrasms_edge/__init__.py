@@ -1,0 +1,1 @@
+"""The public REST API: HTTP in front, the core's gRPC stubs behind."""

@@ -1,0 +1,138 @@
+"""The HTTP/1.1 listener: uvicorn's protocol, without what it lets pass.
+
+Refused with 400 before anything reaches the application: a request whose framing two readers could see
+differently, one without a Host, and a head beyond its limit. A client that is silent or too slow is closed. A wish
+for another protocol is ignored, as RFC 9110, section 7.8 allows, and the request is served.
+"""
+
+import asyncio
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD_BYTES = 65_536
+
+_FRAMING = (b"content-length", b"transfer-encoding")
+
+
+class BadHead(Exception):
+    """The request's head is not one that may be served."""
+
+
+class Listener(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *args: Any, receive_timeout_s: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._receive_timeout_s = receive_timeout_s
+        self._too_slow: asyncio.TimerHandle | None = None
+        self._awaits_rest = True
+        self._awaits_head = True
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Begin, and give the client its time for a first request."""
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._awaits_rest = False
+        self._watch()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in some bytes."""
+        self._unset_keepalive_if_required()
+        if self._awaits_head:
+            self._head_bytes += len(data)
+        try:
+            self._feed(data)
+        except (httptools.HttpParserError, BadHead):
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        self._watch()
+
+    def on_message_begin(self) -> None:
+        """Note that a request has begun."""
+        self._awaits_rest = self._awaits_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Hand a request over; raises BadHead."""
+        self._awaits_head = False
+        self._head_bytes = 0
+        _check_head(self.parser.get_http_version(), self.headers)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that a request has come whole."""
+        if self.parser.should_upgrade():
+            return  # The parser means that another protocol begins here; `_feed` knows better.
+        self._awaits_rest = False
+        super().on_message_complete()
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on(data[upgrade.args[0] :])
+        if self._awaits_head and self._head_bytes > MAX_HEAD_BYTES:
+            raise BadHead
+
+    def _go_on(self, rest: bytes) -> None:
+        """Go on after a head that asked for another protocol, with a parser that has not seen the wish."""
+        framing = b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] in _FRAMING)
+        self.parser = httptools.HttpRequestParser(_AfterHead(self))
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
+        self._feed(rest)
+
+    def _watch(self) -> None:
+        """Keep the time that a request takes to come in; one that comes in one piece never starts the clock."""
+        if not self._awaits_rest:
+            if self._too_slow is not None:
+                self._too_slow.cancel()
+                self._too_slow = None
+        elif self._too_slow is None:
+            self._too_slow = self.loop.call_later(self._receive_timeout_s, self.transport.close)
+
+
+class _AfterHead:
+    """Passes a parser's callbacks on to a listener, but for those of the first head, which it has seen."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._in_first_head = True
+        self.on_body = listener.on_body
+        self.on_message_complete = listener.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if not self._in_first_head:
+            self._listener.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._in_first_head:
+            self._listener.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_first_head:
+            self._listener.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self._in_first_head:
+            self._listener.on_headers_complete()
+        self._in_first_head = False
+
+
+def _check_head(version: str, headers: list[tuple[bytes, bytes]]) -> None:
+    names = [name for name, _ in headers]
+    hosts = names.count(b"host")
+    if version not in ("1.0", "1.1") or hosts > 1 or (not hosts and version == "1.1"):
+        raise BadHead
+    # The parser refuses most of what is wrong with lengths; it takes these, or refuses them only afterwards.
+    if b"transfer-encoding" in names:
+        codings = [value.strip(b" \t").lower() for name, value in headers if name == b"transfer-encoding"]
+        if version == "1.0" or codings != [b"chunked"]:
+            raise BadHead

@@ -1,0 +1,193 @@
+"""A real `hydrasms serve` in a process of its own, as its users run it."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HYDRASMS = str(Path(sys.executable).with_name("hydrasms"))
+READY_S = 60.0
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Served:
+    """A server that may be killed and started again on the same data directory and ports."""
+
+    data_dir: Path
+    http_port: int = field(default_factory=free_port)
+    grpc_port: int = field(default_factory=free_port)
+    process: "subprocess.Popen[str] | None" = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "HYDRASMS_HTTP_PORT": str(self.http_port),
+            "HYDRASMS_GRPC_PORT": str(self.grpc_port),
+            "HYDRASMS_DATA_DIR": str(self.data_dir),
+            "HYDRASMS_LOG_FORMAT": "json",
+        }
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def log_file(self) -> Path:
+        return self.data_dir.with_name(f"{self.data_dir.name}.log")
+
+    @property
+    def output_file(self) -> Path:
+        return self.data_dir.with_name(f"{self.data_dir.name}.out")
+
+    def start(self, *flags: str) -> float:
+        """Start and wait until it is ready; returns how many seconds that took."""
+        began = time.monotonic()
+        with self.log_file.open("a") as log, self.output_file.open("a") as output:
+            self.process = subprocess.Popen(
+                [HYDRASMS, "serve", *flags], env=self.environment, stdout=output, stderr=log, text=True
+            )
+        while not self._is_ready():
+            assert self.process.poll() is None, f"serve ended:\n{self.log_file.read_text()[-4000:]}"
+            assert time.monotonic() - began < READY_S, "serve is not ready in time"
+            # There is no event to wait for across processes; the bound is above.
+            time.sleep(0.02)
+        return time.monotonic() - began
+
+    def kill(self) -> None:
+        """Kill it as a crash would: no handler runs."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(30)
+
+    def terminate(self) -> int:
+        """Ask it to stop and return its exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def run(self, *arguments: str, given: str = "") -> "subprocess.CompletedProcess[str]":
+        """Run one command of the command line."""
+        return subprocess.run(
+            [HYDRASMS, *arguments],
+            env=self.environment,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def json(self, *arguments: str, given: str = "") -> Any:
+        """Run one command with --json and return what it prints."""
+        done = self.run(*arguments, "--json", given=given)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def account(self, credits: int = 100) -> tuple[str, str]:
+        """Create an account and return its id and key."""
+        made = self.json("account", "create", "test", "--credits", str(credits))
+        return made["account_id"], made["api_key"]
+
+    def send(self, key: str, content: str = "Hello", *, recipient: str = "+447700900000", **headers: str) -> Answer:
+        """POST one message as JSON; header names are given with underscores."""
+        body = json.dumps({"recipient": recipient, "content": content}).encode()
+        extra = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(  # noqa: S310 - always our own http address
+            f"{self.base}/api/messages",
+            body,
+            {"Authorization": key, "Content-Type": "application/json", **extra},
+        )
+        return self.fetch(request)
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.fetch(urllib.request.Request(f"{self.base}{path}", headers=headers))  # noqa: S310 - as above
+
+    def fetch(self, request: urllib.request.Request) -> Answer:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - as above
+                return _answer(response.status, response.headers, response.read())
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return _answer(refused.code, refused.headers, refused.read())
+
+    def messages(self, account_id: str) -> list[dict[str, Any]]:
+        """Return all messages of an account, page by page."""
+        return self._all("messages", account_id)
+
+    def transactions(self, account_id: str) -> list[dict[str, Any]]:
+        """Return all transactions of an account, page by page."""
+        return self._all("transactions", account_id)
+
+    def _all(self, what: str, account_id: str) -> list[dict[str, Any]]:
+        rows, token = [], ""
+        while True:
+            page = self.json(what, "list", account_id, "--page-size", "1000", "--page-token", token)
+            rows += page[what]
+            token = page["next_page_token"]
+            if not token:
+                return rows
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.base}/readyz", timeout=5) as response:  # noqa: S310 - as above
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+
+def _answer(status: int, headers: Any, body: bytes) -> Answer:
+    is_json = headers.get_content_type() == "application/json"
+    return Answer(status, dict(headers.items()), json.loads(body) if is_json else body.decode())
+
+
+@contextlib.contextmanager
+def served(data_dir: Path, *flags: str) -> Iterator[Served]:
+    """Run a server for the length of a block."""
+    server = Served(data_dir)
+    server.start(*flags)
+    try:
+        yield server
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            server.kill()
+
+
+def wait_until(condition: Any, *, bound_s: float = 30.0, what: str = "the condition") -> Any:
+    """Return the first true value of a condition of another process; fails past the bound."""
+    deadline = time.monotonic() + bound_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come true within {bound_s} s"
+        time.sleep(0.02)
+    return value
+
+
+def printed_key(server: Served) -> str:
+    """Return the demo key that serve printed last."""
+    found = re.findall(r"hsms_\w+", server.output_file.read_text())
+    assert found, "serve printed no key"
+    return str(found[-1])
