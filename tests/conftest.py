@@ -10,6 +10,7 @@ from hydrasms_core.db.sqlite import SqliteDatabase
 from hydrasms_core.db.transaction import Database
 from tests.support.clock import FakeClock
 from tests.support.databases import make_template
+from tests.support.product import Product, product_in
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,17 @@ async def database(request: pytest.FixtureRequest, database_path: Path) -> Async
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture
+async def product(template_database: Path, tmp_path: Path) -> AsyncIterator[Product]:
+    """The whole product, up and empty."""
+    async with product_in(tmp_path / "data", template_database) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def still_product(template_database: Path, tmp_path: Path) -> AsyncIterator[Product]:
+    """The product without its dispatcher, so that messages stay queued."""
+    async with product_in(tmp_path / "data", template_database, dispatcher=False) as opened:
+        yield opened

@@ -46,7 +46,8 @@ def settle(server: Served, accounts: list[tuple[str, str]]) -> None:
 
 
 def verify(server: Served, history: History, accounts: list[tuple[str, str]]) -> None:
-    messages = [message for account_id, _ in accounts for message in server.messages(account_id)]
+    owned = {account_id: server.messages(account_id) for account_id, _ in accounts}
+    messages = [message for own in owned.values() for message in own]
     by_content = Counter(message["content"] for message in messages)
     assert history.surprises == []
     assert len(history.acknowledged) > 0
@@ -55,9 +56,8 @@ def verify(server: Served, history: History, accounts: list[tuple[str, str]]) ->
     assert [content for content, count in by_content.items() if count > 1] == []
     assert [content for content, ids in history.retried.items() if len(ids) > 1] == []
     for account_id, _ in accounts:
-        own = [message for message in messages if message["account_id"] == account_id]
         spent = -sum(t["amount"] for t in server.transactions(account_id) if t["kind"] == "spend")
-        assert spent == sum(message["credits"] for message in own)
+        assert spent == sum(message["credits"] for message in owned[account_id])
         assert server.json("credits", "balance", account_id)["balance"] == CREDITS - spent
     assert {message["status"] for message in messages} == {"delivered"}
     # A text that came twice is one that the server said may come twice.

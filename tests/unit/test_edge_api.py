@@ -410,14 +410,19 @@ async def test_an_edge_whose_core_does_not_serve_is_not_ready(edge):
     assert reply.headers["retry-after"] == "1"
 
 
-async def test_an_edge_whose_core_hangs_is_not_ready_after_its_deadline():
-    async with edge_over_a_socket(readiness_deadline_s=0.05) as edge:
-
-        async def hang(request, context):
-            await asyncio.Event().wait()
-
-        edge.health.Check = hang
+async def test_a_core_that_takes_connections_and_says_nothing_is_waited_for_no_longer_than_the_deadlines():
+    opened = []
+    silent = await asyncio.start_server(lambda _, writer: opened.append(writer), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        edge = make_edge(channel, readiness_deadline_s=0.1, deadline_s=0.1)
         assert_refused(await edge.call("GET", "/readyz"), 503, "UNAVAILABLE")
+        reply = await edge.send()
+        assert_refused(reply, 504, "DEADLINE_EXCEEDED")
+        assert reply.headers["retry-after"] == "1"
+    silent.close()
+    for writer in opened:
+        writer.close()
 
 
 async def test_what_is_counted_is_served_for_prometheus(edge):

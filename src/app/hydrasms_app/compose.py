@@ -30,6 +30,7 @@ from hydrasms.accounts.v1 import account_service_pb2, account_service_pb2_grpc
 from hydrasms.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
 from hydrasms.carriers.v1 import simulator_service_pb2, simulator_service_pb2_grpc
 from hydrasms.messaging.v1 import messaging_service_pb2, messaging_service_pb2_grpc
+from hydrasms_app.demo import demo_key
 from hydrasms_app.housekeeping import Housekeeping
 from hydrasms_app.problems import Problem
 from hydrasms_app.settings import Settings
@@ -66,13 +67,18 @@ class Running:
     channel: grpc.aio.Channel
     token: Secret
     database: Database
+    demo_key: str | None
     failure: "asyncio.Future[None]"
     """Done when a background loop has died; it then holds the reason."""
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, *, dispatcher: bool = True) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, *, dispatcher: bool = True, demo: bool = False
+) -> AsyncIterator[Running]:
     """Run everything in this process, on a database that is already up to date; raises Problem.
+
+    Nobody is let in before the demo account, where one is wanted, is there.
 
     Leaving the block drains: no new connection, the requests in progress answered, the batches in flight
     finished, then the database closed.
@@ -139,11 +145,12 @@ async def running(settings: Settings, *, dispatcher: bool = True) -> AsyncIterat
         stack.push_async_callback(server.stop, _DRAIN_S)
 
         channel: Any = server.loopback
+        key = await demo_key(channel, token, settings.data_dir / "demo.key") if demo else None
         app = create_app(channel, token, metrics, EdgeSettings())
         http = HttpServer(app, settings.http_host, settings.http_port)
         http_port = await _listen("HYDRASMS_HTTP_PORT", settings.http_port, http.start())
         stack.push_async_callback(http.stop)
-        yield Running(http_port, grpc_port, channel, token, database, failure)
+        yield Running(http_port, grpc_port, channel, token, database, key, failure)
         log.info("draining")
 
 
@@ -183,8 +190,9 @@ def _nobody_to_wake() -> None:
 def _service_token(settings: Settings) -> Secret:
     try:
         return make_secret(settings.token_file)
-    except OSError as error:
-        raise Problem(f"cannot use the service token {settings.token_file}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Problem(f"cannot use the service token {settings.token_file}: {reason}") from None
 
 
 async def _listen(setting: str, port: int, start: Coroutine[Any, Any, int]) -> int:

@@ -9,9 +9,8 @@ from hydrasms_billing.verify import verify_ledger
 
 from hydrasms.billing.v1 import billing_service_pb2
 from hydrasms_app import migrate
-from hydrasms_app.compose import running
+from hydrasms_app.compose import Running, running
 from hydrasms_app.data_dir import owned_data_dir
-from hydrasms_app.demo import demo_key
 from hydrasms_app.settings import Settings
 from hydrasms_base.log import configure_logging, get_logger
 from hydrasms_billing import wire as billing_wire
@@ -55,9 +54,8 @@ async def _serve(settings: Settings, *, dispatcher: bool, demo: bool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(settings, dispatcher=dispatcher) as server:
-        key = await demo_key(server.channel, server.token, settings.data_dir / "demo.key") if demo else None
-        _greet(settings, server.http_port, server.grpc_port, key)
+    async with running(settings, dispatcher=dispatcher, demo=demo) as server:
+        _greet(settings, server)
         # What is there now stays for ever: the collector need not walk over it again.
         gc.collect()
         gc.freeze()
@@ -68,13 +66,14 @@ async def _serve(settings: Settings, *, dispatcher: bool, demo: bool) -> None:
         server.failure.result()
 
 
-def _greet(settings: Settings, http_port: int, grpc_port: int, key: str | None) -> None:
+def _greet(settings: Settings, server: Running) -> None:
     """Say on standard output where everything is and how to begin."""
-    base = f"http://{settings.http_host}:{http_port}"
+    base = f"http://{settings.http_host}:{server.http_port}"
+    key = server.demo_key
     lines = [
         "hydrasms is up.",
         f"  REST API   {base}",
-        f"  gRPC core  {settings.grpc_host}:{grpc_port}  (service token: {settings.token_file})",
+        f"  gRPC core  {settings.grpc_host}:{server.grpc_port}  (service token: {settings.token_file})",
     ]
     if key is not None:
         lines += [

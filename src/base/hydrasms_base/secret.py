@@ -37,10 +37,13 @@ def write_secret(path: Path, text: str) -> None:
 
 
 def make_secret(path: Path) -> Secret:
-    """Return the secret of a file, after writing a new random one where there is none.
+    """Return the first secret of a file, one a line, after writing a new random one where there is none.
 
-    Raises OSError where the file can be neither read nor made.
+    Raises OSError where the file can be neither read nor made, and ValueError where it is empty.
     """
     if not path.exists():
         write_secret(path, secrets.token_urlsafe(32))
-    return Secret(path.read_text().strip())
+    words = path.read_text().split()
+    if not words:
+        raise ValueError("the file is empty")
+    return Secret(words[0])

@@ -79,7 +79,8 @@ def _is_allowed(parameter: bytes) -> bool:
     return name.strip(b" \t") != b"charset" or value.strip(b" \t") in (b"utf-8", b'"utf-8"')
 
 
-def _parse_form(body: bytes) -> MessageFields:
+def parse_form(body: bytes) -> MessageFields:
+    """Return the fields of a form, the WHATWG's but strict about UTF-8; raises ApiError: INVALID_BODY."""
     if body.count(b"&") >= MAX_FORM_FIELDS:
         raise _invalid(f"The body has more than {MAX_FORM_FIELDS} fields.")
     fields: dict[str, str] = {}
@@ -105,7 +106,8 @@ def _decoded(encoded: bytes) -> str:
         raise _invalid("The body is not UTF-8.") from None
 
 
-def _parse_json(body: bytes) -> MessageFields:
+def parse_json(body: bytes) -> MessageFields:
+    """Return the fields of a JSON object that has no name twice; raises ApiError: INVALID_BODY."""
     try:
         # Decoded here, because the json module would guess at UTF-16 and UTF-32.
         document = _JSON.decode(body.decode())
@@ -149,8 +151,8 @@ _JSON = json.JSONDecoder(
 )
 
 _PARSERS: dict[bytes, Callable[[bytes], MessageFields]] = {
-    b"application/x-www-form-urlencoded": _parse_form,
-    b"application/json": _parse_json,
+    b"application/x-www-form-urlencoded": parse_form,
+    b"application/json": parse_json,
 }
 
 
