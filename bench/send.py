@@ -165,7 +165,7 @@ def _backlog_facts(backlogs: list[_Backlog]) -> list[Fact]:
             "backlog growth / accepted",
             worst.queued / max(1, worst.accepted),
             "",
-            f"worst of {len(backlogs)} runs: {worst.queued:,} of {worst.accepted:,} left in the queue; 0 expected",
+            f"worst of {len(backlogs)} runs: {worst.queued:,} of {worst.accepted:,} left in the queue; flat expected",
         ),
         Fact(
             "unfinished / accepted",

@@ -157,7 +157,7 @@ async def _books(serve: Hydrasms, accounts: Sequence[Account], totals: Totals) -
 
 
 async def _transactions(
-    stub: billing_service_pb2_grpc.BillingServiceAsyncStub,
+    stub: "billing_service_pb2_grpc.BillingServiceAsyncStub",
     account_id: str,
     metadata: tuple[tuple[str, str], ...],
 ) -> AsyncIterator[pb.Transaction]:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from hydrasms_core.db.dialect import SetStatement
 from hydrasms_core.db.transaction import IntegrityViolation
+from tests.support.gates import Gate
 
 PAIRS = SetStatement("INSERT INTO pairs (a, b) SELECT a, b FROM {rows} WHERE true RETURNING a, b", ("a", "b"))
 SUMS = SetStatement("SELECT a, b || :suffix FROM {rows}", ("a", "b"))
@@ -60,13 +61,19 @@ async def test_a_read_cannot_write(pairs):
 
 
 async def test_a_read_sees_one_state_while_writes_go_on(pairs):
+    gate = Gate()
+
     async def work(tx):
         before = (await tx.execute(sa.text("SELECT count(*) FROM pairs"))).scalar_one()
-        await pairs.write(lambda other: other.execute_set(PAIRS, [(1, "x")]))
+        gate.pass_through()
         after = (await tx.execute(sa.text("SELECT count(*) FROM pairs"))).scalar_one()
         return before, after
 
-    assert await pairs.read(work) == (0, 0)
+    reading = asyncio.create_task(pairs.read(work))
+    await gate.reached()
+    await pairs.write(lambda tx: tx.execute_set(PAIRS, [(1, "x")]))
+    gate.open()
+    assert await reading == (0, 0)
     assert await count(pairs) == 1
 
 

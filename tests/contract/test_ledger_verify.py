@@ -3,40 +3,30 @@
 import asyncio
 import contextlib
 import random
-import re
-import shutil
 import sqlite3
 import time
 
 import pytest
-import sqlalchemy as sa
 
 from hydrasms_base.ids import new_id
-from hydrasms_billing import store
-from hydrasms_billing.model import MAX_DISCREPANCIES, DiscrepancyKind
+from hydrasms_billing.model import DiscrepancyKind
 from hydrasms_billing.verify import verify_ledger
-from hydrasms_core.accounts.tables import accounts
-from hydrasms_core.db.sqlite import SqliteDatabase
-from hydrasms_core.messaging.model import Status
 from hydrasms_core.messaging.tables import messages
 from tests.support.ledger import (
-    AT_MS,
     FATES,
+    any_transfer,
     charge,
-    credits_ledger,
     fill,
+    findings,
     open_account,
-    put_message,
     send,
+    tampered,
     unguarded,
+    verified,
 )
 
 BALANCE, SPEND, REFUND, TRANSFER, GUARD = DiscrepancyKind
 TRIALS = 100
-
-
-def findings(report):
-    return {(found.kind, found.account_id, found.subject) for found in report.discrepancies}
 
 
 # ---- where all is well ----
@@ -71,53 +61,6 @@ async def test_verification_changes_nothing(database, database_path):
 
 
 # ---- tampering, at random places ----
-
-
-@pytest.fixture(scope="module")
-def ledger_file(template_database, tmp_path_factory):
-    """A file with a ledger that is in order, made once."""
-    path = tmp_path_factory.mktemp("ledger") / "ledger.db"
-    shutil.copyfile(template_database, path)
-
-    async def make():
-        opened = SqliteDatabase(path)
-        try:
-            await fill(opened, accounts=5, messages_each=40)
-        finally:
-            await opened.close()
-
-    asyncio.run(make())
-    return path
-
-
-@pytest.fixture
-def ledger_path(ledger_file, tmp_path):
-    """A copy of the ledger, to tamper with."""
-    return shutil.copyfile(ledger_file, tmp_path / "ledger.db")
-
-
-async def verified(path):
-    opened = SqliteDatabase(path)
-    try:
-        return await verify_ledger(opened)
-    finally:
-        await opened.close()
-
-
-async def tampered(ledger_path, tamper):
-    """Verify a copy of a ledger with which `tamper` has done something, past all guards."""
-    copy = ledger_path.with_name("tampered.db")
-    shutil.copyfile(ledger_path, copy)
-    with unguarded(copy) as connection:
-        told = tamper(connection)
-    return told, await verified(copy)
-
-
-def any_transfer(connection, source, condition="true"):
-    rows = connection.execute(
-        f"SELECT account_id, id, kind, amount, message_id FROM transfers WHERE {condition} ORDER BY id"
-    ).fetchall()
-    return source.choice(rows)
 
 
 def expected_for(account_id, kind, message_id):
@@ -205,305 +148,6 @@ async def test_a_doubled_row_is_found_wherever_it_is(ledger_path):
 
         expected, report = await tampered(ledger_path, double)
         assert findings(report) == expected, f"trial {trial}"
-
-
-# ---- every rule, one by one ----
-
-
-async def test_a_balance_that_moved_without_a_transfer_is_found(database):
-    account_id = await open_account(database, 10)
-    await database.write(lambda tx: store.change_balances(tx, {account_id: 1}, at_ms=AT_MS))
-    report = await verify_ledger(database)
-    assert findings(report) == {(BALANCE, account_id, "")}
-    assert report.discrepancies[0].detail == "The balance is 11; the transfers sum to 10."
-
-
-async def test_a_balance_without_any_transfer_is_found(database):
-    account_id = await open_account(database, 0)
-    await database.write(lambda tx: store.change_balances(tx, {account_id: 5}, at_ms=AT_MS))
-    assert findings(await verify_ledger(database)) == {(BALANCE, account_id, "")}
-
-
-async def test_transfers_without_a_balance_are_found(database, database_path):
-    account_id = await open_account(database, 10)
-    with unguarded(database_path) as connection:
-        connection.execute("DELETE FROM balances")
-    assert findings(await verify_ledger(database)) == {(BALANCE, account_id, "")}
-
-
-async def test_an_account_without_a_balance_is_found_even_where_it_has_no_transfers(database):
-    account_id = new_id()
-    row = sa.insert(accounts).values(
-        id=account_id,
-        name="",
-        plan="free",
-        sending_enabled=True,
-        suspended=False,
-        created_at_ms=AT_MS,
-        updated_at_ms=AT_MS,
-    )
-    await database.write(lambda tx: tx.execute(row))
-    assert findings(await verify_ledger(database)) == {(BALANCE, account_id, "")}
-
-
-async def test_an_overdraft_is_found_though_its_transfers_add_up(database, database_path):
-    account_id = await open_account(database, 5)
-    paid = charge(account_id, 7)
-    await database.write(lambda tx: put_message(tx, paid))
-    await database.write(lambda tx: store.insert_spends(tx, [paid], at_ms=AT_MS))
-    with unguarded(database_path) as connection:
-        connection.execute("UPDATE balances SET balance = -2")
-    report = await verify_ledger(database)
-    assert findings(report) == {(BALANCE, account_id, "")}
-    assert report.discrepancies[0].detail == "The balance is -2, below zero."
-
-
-async def test_a_message_without_a_spend_is_found(database):
-    account_id = await open_account(database, 10)
-    free = charge(account_id)
-    await database.write(lambda tx: put_message(tx, free))
-    assert findings(await verify_ledger(database)) == {(SPEND, account_id, free.message_id)}
-
-
-async def test_a_spend_without_a_message_is_found(database):
-    account_id = await open_account(database, 10)
-    paid = charge(account_id)
-    await database.write(lambda tx: credits_ledger.spend(tx, [paid], at_ms=AT_MS))
-    assert findings(await verify_ledger(database)) == {(SPEND, account_id, paid.message_id)}
-
-
-async def test_a_spend_of_another_amount_than_the_message_costs_is_found(database):
-    account_id = await open_account(database, 10)
-    paid = charge(account_id, 2)
-    await database.write(lambda tx: credits_ledger.spend(tx, [paid], at_ms=AT_MS))
-    await database.write(lambda tx: put_message(tx, charge(account_id, 3, paid.message_id)))
-    assert findings(await verify_ledger(database)) == {(SPEND, account_id, paid.message_id)}
-
-
-async def test_amounts_that_changed_places_are_found_though_the_balance_adds_up(ledger_path):
-    def swap(connection):
-        first = any_transfer(connection, random.Random(1), "kind = 'spend' AND amount = 1")
-        second = any_transfer(
-            connection, random.Random(1), f"kind = 'spend' AND amount = 5 AND account_id = '{first[0]}'"
-        )
-        connection.execute("UPDATE transfers SET amount = 5 WHERE id = ?", (first[1],))
-        connection.execute("UPDATE transfers SET amount = 1 WHERE id = ?", (second[1],))
-        return {(SPEND, first[0], first[4]), (SPEND, second[0], second[4])}
-
-    expected, report = await tampered(ledger_path, swap)
-    assert findings(report) == expected
-
-
-async def test_a_message_that_another_account_paid_is_found(database):
-    owner, payer = await open_account(database, 10), await open_account(database, 10)
-    paid = charge(payer)
-    await database.write(lambda tx: credits_ledger.spend(tx, [paid], at_ms=AT_MS))
-    await database.write(lambda tx: put_message(tx, charge(owner, 1, paid.message_id)))
-    assert findings(await verify_ledger(database)) == {
-        (SPEND, owner, paid.message_id),
-        (SPEND, payer, paid.message_id),
-    }
-
-
-@pytest.mark.parametrize(("status", "taken", "refunded"), FATES)
-async def test_a_message_has_a_refund_exactly_where_no_carrier_took_it(database, status, taken, refunded):
-    account_id = await open_account(database, 10)
-    right, wrong = charge(account_id, 2), charge(account_id, 3)
-    await database.write(lambda tx: send(tx, right, status, taken=taken, refunded=refunded))
-    assert (await verify_ledger(database)).ok
-    await database.write(lambda tx: send(tx, wrong, status, taken=taken, refunded=not refunded))
-    assert findings(await verify_ledger(database)) == {(REFUND, account_id, wrong.message_id)}
-
-
-def test_the_fates_above_are_all_there_are():
-    assert {status for status, _, _ in FATES} == set(Status)
-
-
-async def test_whether_a_carrier_took_another_message_does_not_matter(database):
-    account_id, other = await open_account(database, 10), await open_account(database, 10)
-    expired = charge(account_id)
-    await database.write(lambda tx: send(tx, expired, Status.EXPIRED, refunded=True))
-    await database.write(lambda tx: send(tx, charge(account_id), Status.EXPIRED, taken=True))
-    await database.write(
-        lambda tx: send(tx, charge(other, 1, expired.message_id), Status.EXPIRED, taken=True)
-    )
-    assert (await verify_ledger(database)).ok
-
-
-async def test_a_refund_of_another_amount_is_found(database):
-    account_id = await open_account(database, 10)
-    paid = charge(account_id, 2)
-    await database.write(lambda tx: send(tx, paid, Status.REJECTED))
-    less = charge(account_id, 1, paid.message_id)
-    await database.write(lambda tx: credits_ledger.refund(tx, [less], at_ms=AT_MS))
-    assert findings(await verify_ledger(database)) == {(REFUND, account_id, paid.message_id)}
-
-
-async def test_transfers_of_a_message_that_is_not_there_are_found(database):
-    account_id = await open_account(database, 10)
-    ghost = charge(account_id)
-    await database.write(lambda tx: credits_ledger.spend(tx, [ghost], at_ms=AT_MS))
-    await database.write(lambda tx: credits_ledger.refund(tx, [ghost], at_ms=AT_MS))
-    assert findings(await verify_ledger(database)) == {
-        (SPEND, account_id, ghost.message_id),
-        (REFUND, account_id, ghost.message_id),
-    }
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "kind = 'gift'",
-        "kind = 'top_up'",
-        "debit_account = account_id, credit_account = 'granted'",
-        "debit_account = 'spent'",
-        "credit_account = debit_account",
-        "message_id = 'm'",
-        "payment_id = 'p'",
-    ],
-)
-async def test_a_malformed_transfer_is_found(database, database_path, change):
-    account_id = await open_account(database, 10)
-    with unguarded(database_path) as connection:
-        connection.execute(f"UPDATE transfers SET {change}")
-        (transfer_id,) = connection.execute("SELECT id FROM transfers").fetchone()
-    assert (TRANSFER, account_id, transfer_id) in findings(await verify_ledger(database))
-
-
-async def test_a_report_names_the_first_100_and_counts_all(database):
-    account_id = await open_account(database, 10)
-
-    async def work(tx):
-        for _ in range(MAX_DISCREPANCIES + 20):
-            await put_message(tx, charge(account_id))
-
-    await database.write(work)
-    report = await verify_ledger(database)
-    assert len(report.discrepancies) == MAX_DISCREPANCIES
-    assert report.messages == MAX_DISCREPANCIES + 20
-
-
-# ---- guards ----
-
-TRIGGERS = [
-    "transfers_refuse_update",
-    "transfers_refuse_delete",
-    "balances_refuse_delete",
-    "balances_refuse_move",
-]
-CONSTRAINTS = [
-    "ck_balances_not_negative",
-    "pk_balances",
-    "ck_transfers_amount",
-    "ck_transfers_two_accounts",
-    "ck_transfers_parties",
-    "ck_transfers_message",
-    "ck_transfers_payment",
-    "pk_transfers",
-]
-
-
-def rebuild(path, table, rewrite):
-    """Make a table anew with other words, keeping its rows, indexes and triggers."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        objects = "SELECT sql FROM sqlite_master WHERE tbl_name = ? AND sql IS NOT NULL"
-        (create,) = connection.execute(f"{objects} AND type = 'table'", (table,)).fetchone()
-        rest = connection.execute(f"{objects} AND type <> 'table'", (table,)).fetchall()
-        assert rewrite(create) != create
-        connection.execute(f"CREATE TEMP TABLE kept AS SELECT * FROM {table}")
-        connection.execute(f"DROP TABLE {table}")
-        connection.execute(rewrite(create))
-        connection.execute(f"INSERT INTO {table} SELECT * FROM kept")
-        for (sql,) in rest:
-            connection.execute(sql)
-
-
-def rewrite_trigger(path, name, rewrite):
-    """Make a trigger anew with other words."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        (create,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (name,)).fetchone()
-        assert rewrite(create) != create
-        connection.execute(f"DROP TRIGGER {name}")
-        connection.execute(rewrite(create))
-
-
-def constraint_line(sql, name):
-    (line,) = [line for line in sql.splitlines() if f"CONSTRAINT {name} " in line]
-    return line
-
-
-def without(sql, name):
-    lines = [line for line in sql.splitlines() if line != constraint_line(sql, name)]
-    return re.sub(r",\s*\)$", "\n)", "\n".join(lines))
-
-
-async def guards_of(path):
-    report = await verified(path)
-    assert {found.kind for found in report.discrepancies} <= {GUARD}
-    return [found.subject for found in report.discrepancies]
-
-
-@pytest.mark.parametrize("name", TRIGGERS)
-async def test_a_trigger_that_is_gone_is_found(ledger_path, name):
-    with contextlib.closing(sqlite3.connect(ledger_path)) as connection:
-        connection.execute(f"DROP TRIGGER {name}")
-    assert await guards_of(ledger_path) == [name]
-
-
-@pytest.mark.parametrize("name", TRIGGERS)
-async def test_a_trigger_that_refuses_no_more_is_found(ledger_path, name):
-    rewrite_trigger(ledger_path, name, lambda sql: sql.replace(" BEGIN ", " WHEN 0 BEGIN "))
-    assert await guards_of(ledger_path) == [name]
-
-
-@pytest.mark.parametrize("name", CONSTRAINTS)
-async def test_a_constraint_that_is_gone_is_found(ledger_path, name):
-    table = name.split("_")[1]
-    rebuild(ledger_path, table, lambda sql: without(sql, name))
-    assert await guards_of(ledger_path) == [name]
-
-
-@pytest.mark.parametrize("name", CONSTRAINTS)
-async def test_a_constraint_that_is_only_a_comment_is_found(ledger_path, name):
-    table = name.split("_")[1]
-
-    def comment_out(sql):
-        return without(sql, name).replace("(", f"( /* {constraint_line(sql, name)} */", 1)
-
-    rebuild(ledger_path, table, comment_out)
-    assert await guards_of(ledger_path) == [name]
-
-
-@pytest.mark.parametrize(
-    "weaker",
-    [
-        None,
-        "CREATE INDEX {name} ON transfers (message_id, kind, account_id) WHERE message_id <> ''",
-        "CREATE UNIQUE INDEX {name} ON transfers (message_id, kind, account_id, id) WHERE message_id <> ''",
-        "CREATE UNIQUE INDEX {name} ON transfers (message_id, kind, account_id) WHERE kind = 'refund'",
-    ],
-)
-async def test_a_unique_index_that_is_gone_or_weaker_is_found(ledger_path, weaker):
-    with contextlib.closing(sqlite3.connect(ledger_path)) as connection:
-        connection.execute("DROP INDEX uq_transfers_message")
-        if weaker is not None:
-            connection.execute(weaker.format(name="uq_transfers_message"))
-    assert await guards_of(ledger_path) == ["uq_transfers_message"]
-
-
-async def test_guards_that_are_only_written_otherwise_are_not_reported(ledger_path):
-    rewrite_trigger(
-        ledger_path,
-        "transfers_refuse_update",
-        lambda sql: sql.replace(" ON transfers ", '\n  on "transfers" -- here\n'),
-    )
-    with contextlib.closing(sqlite3.connect(ledger_path)) as connection:
-        connection.execute("DROP INDEX uq_transfers_message")
-        connection.execute(
-            """create unique index "uq_transfers_message"
-                 on [transfers] (message_id,kind,account_id) where message_id<>''"""
-        )
-    assert await guards_of(ledger_path) == []
 
 
 # ---- one state, while writes go on ----

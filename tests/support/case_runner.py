@@ -14,15 +14,18 @@ from grpc_status import rpc_status
 from hydrasms.accounts.v1 import account_service_pb2 as accounts_pb
 from hydrasms_base.ids import new_id
 from hydrasms_base.keys import generate_key
+from hydrasms_core.messaging.model import InboundMessage
 from tests.support.cases import (
     IMPOSTOR,
     NOBODY,
+    REPEATED_LIST,
     SERVICE,
     STRANGER,
     Call,
     Case,
     GivenAccount,
     GivenCall,
+    GivenInbound,
     GrpcError,
     HttpExchange,
     HttpRequest,
@@ -75,14 +78,8 @@ class CaseRun:
         for name, given in self._case.given.accounts.items():
             self._names[name] = await self._account(given)
         for inbound in self._case.given.inbound:
-            stored = await self._product.receive(
-                self._names[inbound.account].id,
-                sender=inbound.sender,
-                shortcode=inbound.shortcode,
-                content=self._resolved(inbound.content),
-                webhook_status=inbound.webhook_status,
-                at_ms=inbound.at_ms,
-            )
+            for _ in range(inbound.times):
+                stored = await self._receive(inbound)
             if inbound.bind is not None:
                 self._names[inbound.bind] = {"id": stored.id}
         for call in self._case.given.calls:
@@ -107,6 +104,16 @@ class CaseRun:
                 accounts_pb.DeleteApiKeyRequest(api_key_id=account.key_id), metadata=service
             )
         return account
+
+    async def _receive(self, inbound: GivenInbound) -> InboundMessage:
+        return await self._product.receive(
+            self._names[inbound.account].id,
+            sender=inbound.sender,
+            shortcode=inbound.shortcode,
+            content=self._resolved(inbound.content),
+            webhook_status=inbound.webhook_status,
+            at_ms=inbound.at_ms,
+        )
 
     async def _make_given_call(self, stubs: Stubs, call: GivenCall) -> None:
         if call.refused is not None:
@@ -161,7 +168,7 @@ class CaseRun:
         found += self._body_differences(exchange, answer)
         _agree(found)
 
-    def _http_request(self, request: HttpRequest) -> tuple[list[tuple[str, str]], bytes]:
+    def _http_request(self, request: HttpRequest) -> tuple[list[tuple[bytes, bytes]], bytes]:
         call = self._case.call
         caller = request.caller or (NOBODY if call is None else call.caller)
         body, content_type = self._http_body(request)
@@ -170,9 +177,9 @@ class CaseRun:
             headers.append(("Authorization", self._key_of(caller)))
         if request.content_type or content_type:
             headers.append(("Content-Type", request.content_type or content_type))
-        for name, values in request.headers.items():
-            headers += [(name, self._resolved(each)) for each in ([values] if isinstance(values, str) else values)]
-        return headers, body
+        for name, values in self._resolved(request.headers).items():
+            headers += [(name, value) for value in ([values] if isinstance(values, str) else values)]
+        return [(name.encode(), value.encode()) for name, value in headers], body
 
     def _http_body(self, request: HttpRequest) -> tuple[bytes, str]:
         if request.form is not None:
@@ -237,6 +244,8 @@ class CaseRun:
     def _resolved(self, value: Any) -> Any:
         """Return a value of a case with every `${…}` replaced."""
         if isinstance(value, dict):
+            if value.keys() == REPEATED_LIST:
+                return [self._resolved(value["of"])] * int(value["repeat"])
             return {name: self._resolved(each) for name, each in value.items()}
         if isinstance(value, list):
             return [self._resolved(each) for each in value]

@@ -37,6 +37,9 @@ REASONS = frozenset(name.removeprefix("ERROR_REASON_") for name in error_reason_
 
 # Who calls, besides the accounts that a case names.
 SERVICE, NOBODY, STRANGER, IMPOSTOR = "service", "nobody", "stranger", "impostor"
+REPEATED_LIST = frozenset({"repeat", "of"})
+"""The members of what stands for a list of equal items."""
+
 _WELL_KNOWN = frozenset({SERVICE, NOBODY, STRANGER, IMPOSTOR})
 
 
@@ -65,6 +68,7 @@ class GivenInbound(_Strict):
     webhook_status: int | None = None
     at_ms: int = 1_780_000_000_000
     bind: str | None = None
+    times: int = Field(default=1, ge=1)
 
 
 class Call(_Strict):
@@ -92,7 +96,7 @@ class GivenCall(Call):
     bind: str | None = None
     refused: str | None = None
     until: dict[str, Any] | None = None
-    times: int = 1
+    times: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _check_until(self) -> "GivenCall":
@@ -263,7 +267,12 @@ def parse_cases(text: str) -> list[Case]:
 
 def load_cases(folder: Path) -> list[Case]:
     """Return the cases of every file of a folder, each with a name of its own."""
-    cases = [case for path in sorted(folder.glob("*.yaml")) for case in parse_cases(path.read_text())]
+    cases: list[Case] = []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            cases += parse_cases(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path.name}: {error}") from None
     names = [case.name for case in cases]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -286,6 +295,9 @@ def _check_members(descriptor: Descriptor, expected: Any) -> None:
     """Raise ValueError where an expectation names a field that a message does not have."""
     # The JSON of a well-known type is a text; Any holds whatever its type says.
     if not isinstance(expected, dict) or descriptor.full_name == "google.protobuf.Any":
+        return
+    if expected.keys() == REPEATED_LIST:
+        _check_members(descriptor, expected["of"])
         return
     fields = {field.json_name: field for field in descriptor.fields}
     for name, value in expected.items():

@@ -110,7 +110,7 @@ class Reply:
 class Edge:
     """An edge that is called as an ASGI server would call it, without one."""
 
-    app: ASGIApp
+    app: Any
     core: FakeCore
     metrics: Metrics
     health: health_aio.HealthServicer
@@ -223,15 +223,13 @@ async def served(app: ASGIApp, **limits: Any) -> AsyncIterator[int]:
         await server.stop()
 
 
-async def exchange(port: int, *pieces: bytes, half_close: bool = True) -> bytes:
+async def exchange(port: int, *pieces: bytes) -> bytes:
     """Send bytes over a new connection and return all that comes back until the server closes it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-        if half_close:
-            writer.write_eof()
         return await asyncio.wait_for(reader.read(), WAIT_S)
     finally:
         writer.close()

@@ -132,7 +132,7 @@ async def test_a_client_that_leaves_before_its_body_is_whole_gets_no_answer_and_
     async def receive():
         return {"type": "http.disconnect"}
 
-    sent = []
+    sent: list[object] = []
     headers = [(b"authorization", KEY.encode()), (b"content-type", FORM.encode())]
     await edge.app(
         {"type": "http", "method": "POST", "path": "/api/messages", "headers": headers}, receive, sent.append

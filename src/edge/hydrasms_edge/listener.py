@@ -1,8 +1,9 @@
 """The HTTP/1.1 listener: uvicorn's protocol, without what it lets pass.
 
 Refused with 400 before anything reaches the application: a request whose framing two readers could see
-differently, one without a Host, and a head beyond its limit. A client that is silent or too slow is closed. A wish
-for another protocol is ignored, as RFC 9110, section 7.8 allows, and the request is served.
+differently, one without a Host, and a head beyond its limit. A client that is silent or too slow is closed, but one
+that is still writing gets its answer first. A wish for another protocol is ignored, as RFC 9110, section 7.8
+allows, and the request is served.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ class Listener(HttpToolsProtocol):
         self._awaits_rest = True
         self._awaits_head = True
         self._head_bytes = 0
+        self._is_last = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin, and give the client its time for a first request."""
@@ -65,6 +67,10 @@ class Listener(HttpToolsProtocol):
         self._head_bytes = 0
         _check_head(self.parser.get_http_version(), self.headers)
         super().on_headers_complete()
+        # A client that is still writing must not be closed, or the answer is lost to it: so a connection that is
+        # to end with this request ends only when the request has come whole, read or not.
+        self._is_last = not self.cycle.keep_alive
+        self.cycle.keep_alive = True
 
     def on_message_complete(self) -> None:
         """Note that a request has come whole."""
@@ -72,6 +78,10 @@ class Listener(HttpToolsProtocol):
             return  # The parser means that another protocol begins here; `_feed` knows better.
         self._awaits_rest = False
         super().on_message_complete()
+        if self._is_last:
+            self.cycle.keep_alive = False
+            if self.cycle.response_complete:
+                self.transport.close()
 
     def _feed(self, data: bytes) -> None:
         try:

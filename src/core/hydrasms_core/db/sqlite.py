@@ -1,8 +1,8 @@
-"""SQLite: one writer connection on a thread of its own, several readers through aiosqlite.
+"""SQLite: one writer connection and a few readers, each on a thread of its own.
 
-Every write transaction is one hop to the writer thread and one back, however many statements it has: there
-`execute` does its work at once, so that a coroutine written against `Transaction` runs to its end without ever
-being suspended. docs/decisions/0003 has the figures.
+Every transaction is one hop to such a thread and one back, however many statements it has: there `execute` does its
+work at once, so that a coroutine written against `Transaction` runs to its end without ever being suspended.
+docs/decisions/0003 says why this is not aiosqlite, with figures.
 """
 
 import asyncio
@@ -15,7 +15,6 @@ from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from hydrasms_core.db.dialect import SetStatement, SqliteDialect
@@ -45,7 +44,7 @@ _PRAGMAS = (
 _DIALECT = SqliteDialect()
 
 
-def prepare_engine(engine: sa.Engine, *, begin: str, read_only: bool = False) -> None:
+def _prepare(engine: sa.Engine, *, begin: str, read_only: bool) -> None:
     """Make every connection of an engine ours: our pragmas, and transactions that begin as we say."""
 
     def connected(connection: Any, _record: object) -> None:
@@ -65,10 +64,10 @@ def prepare_engine(engine: sa.Engine, *, begin: str, read_only: bool = False) ->
     event.listen(engine, "begin", began)
 
 
-def sync_engine(path: Path) -> sa.Engine:
-    """Return an engine for work that needs no loop: migrations, and the writer."""
+def sync_engine(path: Path, *, read_only: bool = False) -> sa.Engine:
+    """Return an engine whose transactions take the write lock at once, or, read-only, never."""
     engine = sa.create_engine(f"sqlite:///{path}", poolclass=NullPool)
-    prepare_engine(engine, begin="BEGIN IMMEDIATE")
+    _prepare(engine, begin="BEGIN" if read_only else "BEGIN IMMEDIATE", read_only=read_only)
     return engine
 
 
@@ -76,51 +75,24 @@ class SqliteDatabase:
     """An open SQLite file."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = _WriterThread(sync_engine(path))
-        self._readers: AsyncEngine = create_async_engine(
-            f"sqlite+aiosqlite:///{path}", pool_size=_READERS, max_overflow=0
-        )
-        prepare_engine(self._readers.sync_engine, begin="BEGIN", read_only=True)
+        self._writer = _Threads("hydrasms-writer", sync_engine(path), 1)
+        self._readers = _Threads("hydrasms-reader", sync_engine(path, read_only=True), _READERS)
 
     async def read(self, work: Work[T]) -> T:
         """Run work on one consistent state, on one of the readers."""
-        try:
-            async with self._readers.connect() as connection, connection.begin():
-                return await work(_ReadTransaction(connection))
-        except (sqlite3.Error, exc.DBAPIError) as error:
-            raise _translated(error) from error
+        return await self._readers.run(work)
 
     async def write(self, work: Work[T]) -> T:
-        """Run work under the write lock, on the writer thread; durable when this returns."""
+        """Run work under the write lock, on the writer's thread; durable when this returns."""
         return await self._writer.run(work)
 
     async def close(self) -> None:
-        """Finish the write that is running, then close every connection."""
-        await self._readers.dispose()
+        """Finish the transactions that were asked for, then close every connection."""
+        await asyncio.to_thread(self._readers.stop)
         await asyncio.to_thread(self._writer.stop)
 
 
-class _ReadTransaction:
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    async def execute(
-        self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
-    ) -> sa.CursorResult[Any]:
-        return await self._connection.execute(statement, parameters)
-
-    async def execute_set(
-        self,
-        statement: SetStatement,
-        rows: Sequence[Sequence[Any]],
-        parameters: Mapping[str, Any] | None = None,
-    ) -> list[tuple[Any, ...]]:
-        text, values = statement.for_sqlite(_DIALECT, rows, parameters or {})
-        result = await self._connection.exec_driver_sql(text, values)
-        return [tuple(row) for row in result]
-
-
-class _WriteTransaction:
+class _OpenTransaction:
     """Does its work at once, on the thread that it is called on."""
 
     def __init__(self, connection: sa.Connection) -> None:
@@ -143,14 +115,15 @@ class _WriteTransaction:
         return self._driver.execute(text, values).fetchall()
 
 
-class _WriterThread:
-    """Runs write transactions one after the other, in the order in which they were asked for."""
+class _Threads:
+    """Runs transactions in the order in which they were asked for, on threads with a connection each."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, name: str, engine: sa.Engine, number: int) -> None:
         self._engine = engine
         self._jobs: queue.SimpleQueue[Callable[[sa.Connection], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._loop, name="hydrasms-writer", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._loop, name=name, daemon=True) for _ in range(number)]
+        for thread in self._threads:
+            thread.start()
 
     async def run(self, work: Work[T]) -> T:
         loop = asyncio.get_running_loop()
@@ -169,7 +142,7 @@ class _WriterThread:
             error: Exception | None = None
             try:
                 with connection.begin():
-                    result = _run_at_once(work(_WriteTransaction(connection)))  # type: ignore[arg-type]
+                    result = _run_at_once(work(_OpenTransaction(connection)))  # type: ignore[arg-type]
             except (sqlite3.Error, exc.DBAPIError) as caught:
                 error = _translated(caught)
                 error.__cause__ = caught
@@ -181,13 +154,19 @@ class _WriterThread:
         return await done
 
     def stop(self) -> None:
-        self._jobs.put(None)
-        self._thread.join()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def _loop(self) -> None:
-        with self._engine.connect() as connection:
-            while (job := self._jobs.get()) is not None:
-                job(connection)
+        connection: sa.Connection | None = None
+        # Opened by the first who asks: most threads of a process that only looks something up are never asked.
+        while (job := self._jobs.get()) is not None:
+            connection = connection or self._engine.connect()
+            job(connection)
+        if connection is not None:
+            connection.close()
 
 
 def _run_at_once(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -197,7 +176,7 @@ def _run_at_once(coroutine: Coroutine[Any, Any, T]) -> T:
     except StopIteration as stop:
         return cast("T", stop.value)
     coroutine.close()
-    raise RuntimeError("a write transaction waited for something other than its database")
+    raise RuntimeError("a transaction waited for something other than its database")
 
 
 def _translated(error: Exception) -> Exception:

@@ -53,8 +53,8 @@ class Standing(NamedTuple):
     attempts: int
     duplicate_risk: bool
     expires_at_ms: int
-    held: bool = False
-    failure: str = ""
+    held: bool
+    failure: str
 
 
 class Change(NamedTuple):
@@ -63,7 +63,6 @@ class Change(NamedTuple):
     status: Status
     step: Step | None
     due_at_ms: int
-    attempts: int
     duplicate_risk: bool
     failure: str
     refund: bool
@@ -93,23 +92,15 @@ def when_due(at: Standing, *, now_ms: int, lease_ms: int) -> Change:
     phone, since its last answer was lost, or died with its worker: it gets one extra attempt, marked, and is
     never refunded. One that is neither queued nor being submitted has nothing to be done about it.
     """
-    expired = at.expires_at_ms <= now_ms
-    uncertain = at.status is Status.SUBMITTING
-    if at.status is Status.QUEUED and expired:
-        return _finish(at, Status.EXPIRED, at.failure)
-    if uncertain and (expired or (at.held and at.duplicate_risk)):
-        return _finish(at, Status.UNKNOWN, at.failure or NO_ANSWER)
-    if not uncertain and at.status is not Status.QUEUED:
-        return _finish(at, at.status, at.failure)
-    return Change(
-        Status.SUBMITTING,
-        Step.SUBMIT,
-        now_ms + lease_ms,
-        at.attempts + 1,
-        uncertain,
-        at.failure,
-        refund=False,
-    )
+    if at.status is Status.QUEUED:
+        if at.expires_at_ms <= now_ms:
+            return _finish(at, Status.EXPIRED, at.failure)
+        return Change(Status.SUBMITTING, Step.SUBMIT, now_ms + lease_ms, at.duplicate_risk, at.failure, False)
+    if at.status is Status.SUBMITTING:
+        if at.expires_at_ms <= now_ms or (at.held and at.duplicate_risk):
+            return _finish(at, Status.UNKNOWN, at.failure or NO_ANSWER)
+        return Change(Status.SUBMITTING, Step.SUBMIT, now_ms + lease_ms, True, at.failure, False)
+    return _finish(at, at.status, at.failure)
 
 
 def when_answered(at: Standing, answer: Answer, *, now_ms: int, receipt_timeout_ms: int) -> Change:
@@ -120,25 +111,18 @@ def when_answered(at: Standing, answer: Answer, *, now_ms: int, receipt_timeout_
     then: what the carrier will never take, it had not taken before.
     """
     if isinstance(answer, Submitted):
-        return Change(
-            Status.SUBMITTED,
-            Step.RECEIPT,
-            now_ms + receipt_timeout_ms,
-            at.attempts,
-            at.duplicate_risk,
-            "",
-            refund=False,
-        )
-    word = storable(answer.failure)
+        due_at_ms = now_ms + receipt_timeout_ms
+        return Change(Status.SUBMITTED, Step.RECEIPT, due_at_ms, at.duplicate_risk, "", False)
+    failure = storable(answer.failure)
     if isinstance(answer, Refused):
-        return _finish(at, Status.REJECTED, word)
+        return _finish(at, Status.REJECTED, failure)
     if isinstance(answer, Throttled):
         waiting = Status.SUBMITTING if at.duplicate_risk else Status.QUEUED
-        return _later(at, waiting, now_ms + _back_off_ms(answer, at.attempts), word)
+        return _later(at, waiting, now_ms + _back_off_ms(answer, at.attempts), failure)
     assert isinstance(answer, AnswerLost)
     if at.duplicate_risk:
-        return _finish(at, Status.UNKNOWN, word)
-    return _later(at, Status.SUBMITTING, now_ms + RESEND_AFTER_MS, word)
+        return _finish(at, Status.UNKNOWN, failure)
+    return _later(at, Status.SUBMITTING, now_ms + RESEND_AFTER_MS, failure)
 
 
 def when_unreported(current: Status) -> Status:
@@ -180,16 +164,13 @@ def storable(word: str) -> str:
 
 
 def _finish(at: Standing, status: Status, failure: str) -> Change:
-    assert status is at.status or may_become(at.status, status)
-    return Change(
-        status, None, 0, at.attempts, at.duplicate_risk, failure, refund=is_refunded(at.status, status)
-    )
+    return Change(status, None, 0, at.duplicate_risk, failure, is_refunded(at.status, status))
 
 
 def _later(at: Standing, status: Status, due_at_ms: int, failure: str) -> Change:
     # Not after the end of its validity: whoever waits for a refund should not wait for a pause to end as well.
     due_at_ms = min(due_at_ms, at.expires_at_ms)
-    return Change(status, Step.SUBMIT, due_at_ms, at.attempts, at.duplicate_risk, failure, refund=False)
+    return Change(status, Step.SUBMIT, due_at_ms, at.duplicate_risk, failure, False)
 
 
 def _back_off_ms(answer: Throttled, attempts: int) -> int:

@@ -4,8 +4,9 @@ Every statement takes a whole batch. Statements that begin from the outbox or fr
 name the account; all others do.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -17,6 +18,11 @@ from hydrasms_core.messaging.model import Status
 from hydrasms_core.messaging.tables import messages, outbox
 from hydrasms_core.messaging.text import Encoding
 
+_KEY = ("account_id", "message_id")
+_KEYS = "SELECT r.account_id, r.message_id FROM {rows} AS r"
+_STATUSES = {status.value: status for status in Status}
+_ENCODINGS = {encoding.value: encoding for encoding in Encoding}
+
 _FIND_DUE = SetStatement(
     "SELECT o.account_id, o.message_id, m.sender, m.recipient, m.content, m.encoding, m.segments, m.credits,"
     " m.status, m.attempts, m.duplicate_risk, m.expires_at_ms, o.claim <> '', m.failure"
@@ -26,51 +32,55 @@ _FIND_DUE = SetStatement(
     " ORDER BY o.due_at_ms LIMIT :most",
     ("claim",),
 )
-_HAND_OUT = SetStatement(
-    f"UPDATE messages SET status = '{Status.SUBMITTING}', carrier = r.carrier, attempts = r.attempts,"
-    " duplicate_risk = r.duplicate_risk, updated_at_ms = :at_ms"
-    " FROM {rows} AS r WHERE messages.account_id = r.account_id AND messages.id = r.message_id",
-    ("account_id", "message_id", "carrier", "attempts", "duplicate_risk"),
+_NEXT_DUE = SetStatement(
+    "SELECT (SELECT min(o.due_at_ms) FROM outbox AS o WHERE o.step = r.step) FROM {rows} AS r", ("step",)
 )
+_HAND_OUT = SetStatement(
+    f"UPDATE messages SET status = '{Status.SUBMITTING}', carrier = :carrier, attempts = attempts + 1,"
+    f" updated_at_ms = :at_ms WHERE (account_id, id) IN ({_KEYS})",
+    _KEY,
+)
+_MARK_RISK = SetStatement(f"UPDATE messages SET duplicate_risk = 1 WHERE (account_id, id) IN ({_KEYS})", _KEY)
 _LEASE = SetStatement(
-    "UPDATE outbox SET claim = :claim, due_at_ms = :until_ms"
-    " FROM {rows} AS r WHERE outbox.account_id = r.account_id AND outbox.message_id = r.message_id",
-    ("account_id", "message_id"),
+    f"UPDATE outbox SET claim = :claim, due_at_ms = :until_ms WHERE (account_id, message_id) IN ({_KEYS})",
+    _KEY,
 )
 _RENEW = SetStatement(
-    "UPDATE outbox SET due_at_ms = :until_ms"
-    " FROM {rows} AS r WHERE outbox.account_id = r.account_id AND outbox.message_id = r.message_id"
-    " AND outbox.claim = :claim",
-    ("account_id", "message_id"),
+    f"UPDATE outbox SET due_at_ms = :until_ms WHERE claim = :claim AND (account_id, message_id) IN ({_KEYS})",
+    _KEY,
+)
+_SCHEDULE_ALIKE = SetStatement(
+    "UPDATE outbox SET step = :step, due_at_ms = :due_at_ms, claim = ''"
+    f" WHERE claim = :claim AND (account_id, message_id) IN ({_KEYS}) RETURNING message_id",
+    _KEY,
 )
 _SCHEDULE = SetStatement(
     "UPDATE outbox SET step = r.step, due_at_ms = r.due_at_ms, claim = ''"
     " FROM {rows} AS r WHERE outbox.account_id = r.account_id AND outbox.message_id = r.message_id"
     " AND outbox.claim = :claim RETURNING outbox.message_id",
-    ("account_id", "message_id", "step", "due_at_ms"),
+    (*_KEY, "step", "due_at_ms"),
 )
 _FINISH = SetStatement(
-    "DELETE FROM outbox WHERE claim = :claim"
-    " AND (account_id, message_id) IN (SELECT r.account_id, r.message_id FROM {rows} AS r)"
-    " RETURNING message_id",
-    ("account_id", "message_id"),
+    f"DELETE FROM outbox WHERE claim = :claim AND (account_id, message_id) IN ({_KEYS}) RETURNING message_id",
+    _KEY,
 )
-_FORGET = SetStatement(
-    "DELETE FROM outbox"
-    " WHERE (account_id, message_id) IN (SELECT r.account_id, r.message_id FROM {rows} AS r)",
-    ("account_id", "message_id"),
+_FORGET = SetStatement(f"DELETE FROM outbox WHERE (account_id, message_id) IN ({_KEYS})", _KEY)
+_SET_STATUS_ALIKE = SetStatement(
+    "UPDATE messages SET status = :status, failure = :failure, updated_at_ms = :at_ms"
+    f" WHERE (account_id, id) IN ({_KEYS})",
+    _KEY,
 )
 _SET_STATUS = SetStatement(
     "UPDATE messages SET status = r.status, failure = r.failure, updated_at_ms = :at_ms"
     " FROM {rows} AS r WHERE messages.account_id = r.account_id AND messages.id = r.message_id",
-    ("account_id", "message_id", "status", "failure"),
+    (*_KEY, "status", "failure"),
 )
 _INSERT_REFERENCES = SetStatement(
     # A carrier that gives one reference twice must not undo the rest of the batch: the first message keeps it.
     "INSERT INTO carrier_references (carrier, reference, account_id, message_id)"
     " SELECT :carrier, r.reference, r.account_id, r.message_id FROM {rows} AS r WHERE true"
     " ON CONFLICT (carrier, reference) DO NOTHING",
-    ("account_id", "message_id", "reference"),
+    (*_KEY, "reference"),
 )
 _FIND_REFERENCES = SetStatement(
     "SELECT c.carrier, c.reference, c.account_id, c.message_id, m.status"
@@ -130,32 +140,11 @@ class Due(NamedTuple):
     standing: Standing
 
 
-class HandedOut(NamedTuple):
-    """A message that goes to a carrier; `attempts` counts this time."""
+Scheduled = tuple[str, str, Step, int]
+"""An account, a message of it, what is to be done about the message, and when."""
 
-    account_id: str
-    message_id: str
-    carrier: str
-    attempts: int
-    duplicate_risk: int
-
-
-class Settled(NamedTuple):
-    """A message's new status, with the carrier's word for why."""
-
-    account_id: str
-    message_id: str
-    status: Status
-    failure: str
-
-
-class Scheduled(NamedTuple):
-    """What is to be done about a message, and when."""
-
-    account_id: str
-    message_id: str
-    step: Step
-    due_at_ms: int
+Settled = tuple[str, str, Status, str]
+"""An account, a message of it, the message's new status, and the carrier's word for why."""
 
 
 class StoredReceipt(NamedTuple):
@@ -182,10 +171,10 @@ async def find_due(tx: Transaction, *, now_ms: int, most: int, living: Iterable[
             row[2],
             row[3],
             row[4],
-            Encoding(row[5]),
+            _ENCODINGS[row[5]],
             row[6],
             row[7],
-            Standing(Status(row[8]), row[9], bool(row[10]), row[11], bool(row[12]), row[13]),
+            Standing(_STATUSES[row[8]], row[9], row[10] != 0, row[11], row[12] != 0, row[13]),
         )
         for row in rows
     ]
@@ -193,20 +182,23 @@ async def find_due(tx: Transaction, *, now_ms: int, most: int, living: Iterable[
 
 async def next_due(tx: Transaction) -> tuple[int | None, int | None]:
     """Return when the next message is due to be handed on, and when the next receipt is overdue."""
-    earliest = [
-        sa.select(sa.func.min(outbox.c.due_at_ms)).where(outbox.c.step == step.value).scalar_subquery()
-        for step in (Step.SUBMIT, Step.RECEIPT)
-    ]
-    submit_ms, receipt_ms = tuple((await tx.execute(sa.select(*earliest))).one())
-    return submit_ms, receipt_ms
+    (submit,), (receipt,) = await tx.execute_set(_NEXT_DUE, [(Step.SUBMIT,), (Step.RECEIPT,)])
+    return submit, receipt
 
 
-async def hand_out(
-    tx: Transaction, claim: str, handed: Sequence[HandedOut], *, until_ms: int, at_ms: int
-) -> None:
-    """Record that messages are on their way to carriers, held by a claim until a time."""
-    await tx.execute_set(_HAND_OUT, handed, {"at_ms": at_ms})
-    await tx.execute_set(_LEASE, [row[:2] for row in handed], {"claim": claim, "until_ms": until_ms})
+async def hand_out(tx: Transaction, carrier: str, handed: Sequence[Key], *, at_ms: int) -> None:
+    """Record that messages are on their way to a carrier, one attempt more."""
+    await tx.execute_set(_HAND_OUT, handed, {"carrier": carrier, "at_ms": at_ms})
+
+
+async def mark_risk(tx: Transaction, risky: Sequence[Key]) -> None:
+    """Record that a carrier may take messages a second time."""
+    await tx.execute_set(_MARK_RISK, risky)
+
+
+async def lease(tx: Transaction, claim: str, handed: Sequence[Key], *, until_ms: int) -> None:
+    """Put a claim on messages, until a time."""
+    await tx.execute_set(_LEASE, handed, {"claim": claim, "until_ms": until_ms})
 
 
 async def renew(tx: Transaction, claim: str, held: Sequence[Key], *, until_ms: int) -> None:
@@ -226,7 +218,11 @@ async def release_claims(tx: Transaction, *, now_ms: int) -> int:
 
 async def schedule(tx: Transaction, claim: str, scheduled: Sequence[Scheduled]) -> set[str]:
     """Set what comes next for messages that a claim holds and let go of them; returns the ids of those held."""
-    rows = await tx.execute_set(_SCHEDULE, scheduled, {"claim": claim})
+    (step, due_at_ms), keys, others = _most_alike(scheduled)
+    alike = {"claim": claim, "step": step, "due_at_ms": due_at_ms}
+    rows = await tx.execute_set(_SCHEDULE_ALIKE, keys, alike)
+    if others:
+        rows += await tx.execute_set(_SCHEDULE, others, {"claim": claim})
     return {row[0] for row in rows}
 
 
@@ -243,7 +239,11 @@ async def forget(tx: Transaction, finished: Sequence[Key]) -> None:
 
 async def set_status(tx: Transaction, settled: Sequence[Settled], *, at_ms: int) -> None:
     """Record new statuses."""
-    await tx.execute_set(_SET_STATUS, settled, {"at_ms": at_ms})
+    (status, failure), keys, others = _most_alike(settled)
+    alike = {"status": status, "failure": failure, "at_ms": at_ms}
+    await tx.execute_set(_SET_STATUS_ALIKE, keys, alike)
+    if others:
+        await tx.execute_set(_SET_STATUS, others, {"at_ms": at_ms})
 
 
 async def add_references(tx: Transaction, carrier: str, references: Sequence[tuple[str, str, str]]) -> None:
@@ -256,7 +256,7 @@ async def find_references(
 ) -> dict[tuple[str, str], tuple[Key, Status]]:
     """Return the messages that (carrier, reference) pairs stand for, where they are known, and their statuses."""
     rows = await tx.execute_set(_FIND_REFERENCES, list(references))
-    return {(row[0], row[1]): ((row[2], row[3]), Status(row[4])) for row in rows}
+    return {(row[0], row[1]): ((row[2], row[3]), _STATUSES[row[4]]) for row in rows}
 
 
 async def add_receipts(tx: Transaction, receipts: Sequence[StoredReceipt]) -> None:
@@ -279,7 +279,7 @@ async def match_parked(tx: Transaction, matched: Sequence[tuple[str, str, str, i
 
 async def apply_moves(tx: Transaction, moves: Sequence[Move], *, at_ms: int) -> None:
     """Move messages where reports say they are; nothing more is to be done about them."""
-    await set_status(tx, [Settled(*move.message, move.status, move.failure) for move in moves], at_ms=at_ms)
+    await set_status(tx, [(*move.message, move.status, move.failure) for move in moves], at_ms=at_ms)
     await forget(tx, [move.message for move in moves])
 
 
@@ -296,3 +296,14 @@ async def find_overdue_receipts(tx: Transaction, *, now_ms: int, most: int) -> l
         .limit(most)
     )
     return [((row.account_id, row.message_id), Status(row.status)) for row in result]
+
+
+def _most_alike(rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], list[Key], list[tuple[Any, ...]]]:
+    """Return what most rows say beyond their keys, the keys of those, and the other rows.
+
+    In most batches all messages share one outcome, and a statement that gets it as a parameter, not once a row,
+    takes half the time.
+    """
+    outcome, _ = Counter([row[2:] for row in rows]).most_common(1)[0]
+    alike = [row[:2] for row in rows if row[2:] == outcome]
+    return outcome, alike, [row for row in rows if row[2:] != outcome]

@@ -11,7 +11,7 @@ from hydrasms_core.carriers.base import Answer, AnswerLost, Carrier
 from hydrasms_core.carriers.registry import Carriers
 from hydrasms_core.db.transaction import Database, Transaction
 from hydrasms_core.errors import StoreUnavailable
-from hydrasms_core.messaging.handover import Claim, Handover, Held, Settlement
+from hydrasms_core.messaging.handover import Batch, Claim, Handover, Settlement
 from hydrasms_core.messaging.ports import Credits
 from hydrasms_core.settings import DeliverySettings
 
@@ -165,8 +165,8 @@ class Dispatcher:
             self._living.discard(claim.id)
             self._slots.release()
 
-    async def _hand_over(self, claim: Claim, carrier: Carrier, batch: Sequence[Held]) -> None:
-        self._submitted.labels(carrier.name).inc(len(batch))
+    async def _hand_over(self, claim: Claim, carrier: Carrier, batch: Batch) -> None:
+        self._submitted.labels(carrier.name).inc(len(batch.held))
         answers = await self._answers(claim, carrier, batch)
         settlement = await self._settle(claim, carrier, batch, answers)
         for status, number in settlement.statuses.items():
@@ -178,7 +178,7 @@ class Dispatcher:
             # They fall due before the loop expects anything to.
             self.wake()
 
-    async def _answers(self, claim: Claim, carrier: Carrier, batch: Sequence[Held]) -> Sequence[Answer]:
+    async def _answers(self, claim: Claim, carrier: Carrier, batch: Batch) -> Sequence[Answer]:
         """Return a carrier's answers, keeping the claim alive for as long as the carrier takes."""
         submitting = asyncio.ensure_future(_submit(carrier, batch))
         try:
@@ -192,7 +192,7 @@ class Dispatcher:
         return submitting.result()
 
     async def _settle(
-        self, claim: Claim, carrier: Carrier, batch: Sequence[Held], answers: Sequence[Answer]
+        self, claim: Claim, carrier: Carrier, batch: Batch, answers: Sequence[Answer]
     ) -> Settlement:
         """Commit answers, for as long as it takes: they are all that is known of what carriers have taken."""
 
@@ -207,21 +207,23 @@ class Dispatcher:
                 tries_left -= self._stopping.is_set()
                 if not tries_left:
                     # The claim stands: whoever comes next finds that nobody knows what the carrier has.
-                    log.error("settling_abandoned", carrier=carrier.name, messages=len(batch))
-                    return Settlement({}, len(batch), again=False)
-                log.warning("settling_postponed", carrier=carrier.name, messages=len(batch))
+                    log.error("settling_abandoned", carrier=carrier.name, messages=len(batch.held))
+                    return Settlement({}, len(batch.held), again=False)
+                log.warning("settling_postponed", carrier=carrier.name, messages=len(batch.held))
             await asyncio.sleep(back_off_s)
             back_off_s = min(back_off_s * 2, _MAX_BACK_OFF_S)
 
 
-async def _submit(carrier: Carrier, batch: Sequence[Held]) -> Sequence[Answer]:
+async def _submit(carrier: Carrier, batch: Batch) -> Sequence[Answer]:
     """Hand a batch to a carrier. Where that breaks the contract, nobody knows what the carrier has."""
     try:
-        answers = await carrier.submit([message.submission for message in batch])
+        answers = await carrier.submit(batch.submissions)
     except Exception:
-        log.exception("carrier_failed", carrier=carrier.name, messages=len(batch))
-        return [AnswerLost("The carrier failed.")] * len(batch)
-    if len(answers) != len(batch):
-        log.error("carrier_answers_missing", carrier=carrier.name, messages=len(batch), answers=len(answers))
-        return [AnswerLost("The carrier did not answer for every message.")] * len(batch)
+        log.exception("carrier_failed", carrier=carrier.name, messages=len(batch.held))
+        return [AnswerLost("The carrier failed.")] * len(batch.held)
+    if len(answers) != len(batch.held):
+        log.error(
+            "carrier_answers_missing", carrier=carrier.name, messages=len(batch.held), answers=len(answers)
+        )
+        return [AnswerLost("The carrier did not answer for every message.")] * len(batch.held)
     return answers

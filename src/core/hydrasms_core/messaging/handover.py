@@ -7,7 +7,7 @@ worker which has lost it changes nothing.
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from hydrasms_base.clock import Clock
@@ -25,7 +25,7 @@ from hydrasms_core.messaging.delivery import (
     when_due,
     when_unreported,
 )
-from hydrasms_core.messaging.delivery_store import Due, HandedOut, Key, Scheduled, Settled
+from hydrasms_core.messaging.delivery_store import Due, Key
 from hydrasms_core.messaging.model import Status
 from hydrasms_core.messaging.ports import Charge, Credits
 from hydrasms_core.messaging.receipts import apply_parked
@@ -35,15 +35,17 @@ from hydrasms_core.settings import DeliverySettings
 class Held(NamedTuple):
     """A message that a claim holds, as it stands while its carrier has it."""
 
-    account_id: str
-    submission: Submission
+    key: Key
     credits: int
     standing: Standing
 
-    @property
-    def key(self) -> Key:
-        """Account and message."""
-        return self.account_id, self.submission.message_id
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What goes to one carrier at once, and beside it, in the same order, what it is to us."""
+
+    submissions: list[Submission] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Claim:
 
     id: str
     at_ms: int
-    batches: Mapping[str, Sequence[Held]]
+    batches: Mapping[str, Batch]
     due: int
     given_up: Mapping[Status, int]
     next_submit_ms: int | None
@@ -89,27 +91,15 @@ class Handover:
         """
         now_ms, claim_id = self._clock.now_ms(), new_id()
         due = await store.find_due(tx, now_ms=now_ms, most=self._most, living=living)
-        batches: defaultdict[str, list[Held]] = defaultdict(list)
-        handed: list[HandedOut] = []
+        batches: defaultdict[str, Batch] = defaultdict(Batch)
         given_up: list[tuple[Due, Change]] = []
         for message in due:
             change = when_due(message.standing, now_ms=now_ms, lease_ms=self._lease_ms)
             if change.step is None:
                 given_up.append((message, change))
-                continue
-            carrier = self._carriers.route(message.recipient).name
-            batches[carrier].append(_held(message, change))
-            handed.append(
-                HandedOut(
-                    message.account_id,
-                    message.message_id,
-                    carrier,
-                    change.attempts,
-                    int(change.duplicate_risk),
-                )
-            )
-        if handed:
-            await store.hand_out(tx, claim_id, handed, until_ms=now_ms + self._lease_ms, at_ms=now_ms)
+            else:
+                _add(batches[self._carriers.route(message.recipient).name], message, change)
+        await self._hand_out(tx, claim_id, batches, now_ms)
         if given_up:
             await self._give_up(tx, given_up, now_ms)
         next_submit_ms, next_receipt_ms = await store.next_due(tx)
@@ -118,35 +108,29 @@ class Handover:
 
     async def renew(self, tx: Transaction, claim: Claim) -> None:
         """Let a claim's lease begin anew, because its carriers are still at work."""
-        keys = [message.key for batch in claim.batches.values() for message in batch]
+        keys = [message.key for batch in claim.batches.values() for message in batch.held]
         await store.renew(tx, claim.id, keys, until_ms=self._clock.now_ms() + self._lease_ms)
 
     async def settle(
-        self, tx: Transaction, claim_id: str, carrier: str, batch: Sequence[Held], answers: Sequence[Answer]
+        self, tx: Transaction, claim_id: str, carrier: str, batch: Batch, answers: Sequence[Answer]
     ) -> Settlement:
         """Commit a carrier's answers, one a message, for those messages that the claim still holds."""
-        now_ms = self._clock.now_ms()
+        now_ms, timeout_ms = self._clock.now_ms(), self._receipt_timeout_ms
         settled = [
             (
                 message,
                 answer,
-                when_answered(
-                    message.standing, answer, now_ms=now_ms, receipt_timeout_ms=self._receipt_timeout_ms
-                ),
+                when_answered(message.standing, answer, now_ms=now_ms, receipt_timeout_ms=timeout_ms),
             )
-            for message, answer in zip(batch, answers, strict=True)
+            for message, answer in zip(batch.held, answers, strict=True)
         ]
         held = await self._let_go(tx, claim_id, [(message.key, change) for message, _, change in settled])
-        settled = [each for each in settled if each[0].submission.message_id in held]
+        settled = [each for each in settled if each[0].key[1] in held]
         if settled:
-            await store.set_status(
-                tx,
-                [Settled(*message.key, change.status, change.failure) for message, _, change in settled],
-                at_ms=now_ms,
-            )
-            await self._refund(
-                tx, [_charge(*message.key, message.credits) for message, _, c in settled if c.refund], now_ms
-            )
+            statuses = [(*message.key, change.status, change.failure) for message, _, change in settled]
+            await store.set_status(tx, statuses, at_ms=now_ms)
+            refunds = [_charge(message.key, message.credits) for message, _, c in settled if c.refund]
+            await self._refund(tx, refunds, now_ms)
             taken = [
                 (*message.key, answer.reference)
                 for message, answer, _ in settled
@@ -157,7 +141,7 @@ class Handover:
                 await apply_parked(tx, carrier, [reference for _, _, reference in taken], at_ms=now_ms)
         return Settlement(
             Counter(change.status for _, _, change in settled),
-            len(batch) - len(settled),
+            len(batch.held) - len(settled),
             any(change.step is Step.SUBMIT for _, _, change in settled),
         )
 
@@ -168,7 +152,7 @@ class Handover:
         if overdue:
             await store.set_status(
                 tx,
-                [Settled(*key, when_unreported(status), NO_RECEIPT) for key, status in overdue],
+                [(*key, when_unreported(status), NO_RECEIPT) for key, status in overdue],
                 at_ms=now_ms,
             )
             await store.forget(tx, [key for key, _ in overdue])
@@ -178,11 +162,22 @@ class Handover:
         """Let the claims of dead predecessors end at once; returns how many messages they held."""
         return await store.release_claims(tx, now_ms=self._clock.now_ms())
 
+    async def _hand_out(
+        self, tx: Transaction, claim_id: str, batches: Mapping[str, Batch], now_ms: int
+    ) -> None:
+        for carrier, batch in batches.items():
+            keys = [message.key for message in batch.held]
+            await store.hand_out(tx, carrier, keys, at_ms=now_ms)
+            await store.lease(tx, claim_id, keys, until_ms=now_ms + self._lease_ms)
+            risky = [message.key for message in batch.held if message.standing.duplicate_risk]
+            if risky:
+                await store.mark_risk(tx, risky)
+
     async def _let_go(
         self, tx: Transaction, claim_id: str, changes: Sequence[tuple[Key, Change]]
     ) -> set[str]:
         """End the claim's hold on messages, and return the ids of those that it held."""
-        going_on = [Scheduled(*key, c.step, c.due_at_ms) for key, c in changes if c.step is not None]
+        going_on = [(*key, c.step, c.due_at_ms) for key, c in changes if c.step is not None]
         finished = [key for key, change in changes if change.step is None]
         held: set[str] = set()
         if going_on:
@@ -192,37 +187,37 @@ class Handover:
         return held
 
     async def _give_up(self, tx: Transaction, given_up: Sequence[tuple[Due, Change]], now_ms: int) -> None:
-        moved = [(due, change) for due, change in given_up if change.status is not due.standing.status]
-        await store.set_status(
-            tx,
-            [Settled(due.account_id, due.message_id, c.status, c.failure) for due, c in moved],
-            at_ms=now_ms,
-        )
         await store.forget(tx, [(due.account_id, due.message_id) for due, _ in given_up])
-        charges = [_charge(due.account_id, due.message_id, due.credits) for due, c in moved if c.refund]
-        await self._refund(tx, charges, now_ms)
+        moved = [(due, change) for due, change in given_up if change.status is not due.standing.status]
+        if moved:
+            statuses = [(due.account_id, due.message_id, c.status, c.failure) for due, c in moved]
+            await store.set_status(tx, statuses, at_ms=now_ms)
+            refunds = [_charge((due.account_id, due.message_id), due.credits) for due, c in moved if c.refund]
+            await self._refund(tx, refunds, now_ms)
 
     async def _refund(self, tx: Transaction, charges: Sequence[Charge], now_ms: int) -> None:
         if charges:
             await self._credits.refund(tx, charges, at_ms=now_ms)
 
 
-def _held(due: Due, change: Change) -> Held:
-    submission = Submission(
-        message_id=due.message_id,
-        sender=due.sender,
-        recipient=due.recipient,
-        content=due.content,
-        encoding=due.encoding,
-        segments=due.segments,
-        attempt=change.attempts,
-        expires_at_ms=due.standing.expires_at_ms,
+def _add(batch: Batch, due: Due, change: Change) -> None:
+    attempt, expires_at_ms = due.standing.attempts + 1, due.standing.expires_at_ms
+    batch.submissions.append(
+        Submission(
+            due.message_id,
+            due.sender,
+            due.recipient,
+            due.content,
+            due.encoding,
+            due.segments,
+            attempt,
+            expires_at_ms,
+        )
     )
-    standing = Standing(
-        change.status, change.attempts, change.duplicate_risk, due.standing.expires_at_ms, held=True
-    )
-    return Held(due.account_id, submission, due.credits, standing)
+    standing = Standing(change.status, attempt, change.duplicate_risk, expires_at_ms, True, change.failure)
+    batch.held.append(Held((due.account_id, due.message_id), due.credits, standing))
 
 
-def _charge(account_id: str, message_id: str, credits: int) -> Charge:
+def _charge(key: Key, credits: int) -> Charge:
+    account_id, message_id = key
     return Charge(account_id, message_id, credits, "system")

@@ -41,9 +41,12 @@ outbox = sa.Table(
     # submit: hand it to a carrier; receipt: give up waiting for the carrier's report.
     sa.Column("step", sa.String(8), nullable=False),
     sa.Column("due_at_ms", MILLIS, nullable=False),
-    # Who holds it; only the claim that is named here may say what came of it. Empty: nobody.
+    # Who holds it; only the claim that is named here may say what came of it. Empty: nobody. A row that falls due
+    # with a claim on it was held by a worker that died.
     sa.Column("claim", ID, nullable=False, server_default=""),
-    sa.PrimaryKeyConstraint("account_id", "message_id"),
+    # Led by the message because those ids grow with time: a batch's rows then lie side by side, however many
+    # accounts it is of. With 300 of them that was measured to be a tenth of all that delivering a message costs.
+    sa.PrimaryKeyConstraint("message_id", "account_id"),
     sa.Index(None, "step", "due_at_ms"),
 )
 
