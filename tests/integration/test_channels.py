@@ -16,7 +16,7 @@ from hydrasms_base.metrics import Metrics
 from hydrasms_core.caller import caller
 from hydrasms_core.errors import ApiKeyDisabled, InvalidRecipient, Overloaded, UnknownApiKey
 from hydrasms_core.rpc.auth import Authentication, ServiceTokens, account_methods
-from hydrasms_core.rpc.interceptors import Deadlines, Errors, Observation, RequestIds
+from hydrasms_core.rpc.interceptors import Deadlines, Errors, Observation, Pipeline, RequestIds
 from hydrasms_core.rpc.server import AddressInUse, GrpcServer
 
 SERVICE = "hydrasms.messaging.v1.MessagingService"
@@ -85,18 +85,16 @@ class Served:
 async def serving(tmp_path, clock, *, reflect=False):
     (tmp_path / "token").write_text(TOKEN + "\n")
     metrics, probe = Metrics(), Probe()
+    authentication = Authentication(
+        ServiceTokens(tmp_path / "token", clock),
+        Keys(),
+        {f"/{SERVICE}/SendMessage": True, f"/{SERVICE}/EstimateMessage": False},
+    )
     server = GrpcServer(
-        [
-            RequestIds(),
-            Observation(metrics),
-            Errors(),
-            Deadlines(),
-            Authentication(
-                ServiceTokens(tmp_path / "token", clock),
-                Keys(),
-                {f"/{SERVICE}/SendMessage": True, f"/{SERVICE}/EstimateMessage": False},
-            ),
-        ],
+        Pipeline(
+            [RequestIds(), Observation(metrics), Errors(), Deadlines(), authentication],
+            guard=authentication.guard_stream,
+        ),
         lambda target: pb_grpc.add_MessagingServiceServicer_to_server(probe, target),
         services=[SERVICE],
         reflect=reflect,
@@ -265,7 +263,12 @@ async def test_metadata_that_no_wire_could_carry_is_refused_on_the_loopback(tmp_
 
 async def test_a_second_server_on_the_port_is_refused(tmp_path, clock):
     async with serving(tmp_path, clock) as (_server, port, _probe, _metrics):
-        other = GrpcServer([], lambda target: None, services=[], reflect=False)
+        other = GrpcServer(
+            Pipeline([], guard=lambda _method, handler: handler),
+            lambda target: None,
+            services=[],
+            reflect=False,
+        )
         with pytest.raises(AddressInUse):
             await other.start(f"127.0.0.1:{port}")
         await other.stop(0)

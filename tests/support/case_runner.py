@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 
 from hydrasms.accounts.v1 import account_service_pb2 as accounts_pb
 from hydrasms_base.ids import new_id
-from hydrasms_base.keys import generate_key
+from hydrasms_base.keys import digest_key, generate_key
 from hydrasms_core.messaging.model import InboundMessage
 from tests.support.cases import (
     IMPOSTOR,
@@ -61,6 +61,7 @@ class CaseRun:
         self._names: dict[str, Any] = {
             "phone": next(_phones),
             "missing": new_id(),
+            "digest": digest_key(generate_key()),
             STRANGER: TestAccount(new_id(), generate_key(), new_id()),
         }
 
@@ -161,8 +162,8 @@ class CaseRun:
             content=body,
         )
         found = differences(exchange.status, answer.status_code, exact=True, at="status")
-        headers = {**_ANSWERED, **self._resolved(exchange.headers)}
-        wanted = {name.lower(): value for name, value in headers.items() if value is not None}
+        own = {name.lower(): value for name, value in self._resolved(exchange.headers).items()}
+        wanted = {name: value for name, value in {**_ANSWERED, **own}.items() if value is not None}
         came = {name.lower(): ", ".join(answer.headers.get_list(name)) for name in answer.headers}
         found += differences(wanted, came, exact=True, at="headers")
         found += self._body_differences(exchange, answer)

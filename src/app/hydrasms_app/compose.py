@@ -43,7 +43,7 @@ from hydrasms_core.db.transaction import Database
 from hydrasms_core.messaging.service import Messaging
 from hydrasms_core.messaging.servicer import MessagingServicer
 from hydrasms_core.rpc.auth import Authentication, ServiceTokens, account_methods
-from hydrasms_core.rpc.interceptors import Deadlines, Errors, Observation, RequestIds
+from hydrasms_core.rpc.interceptors import Deadlines, Errors, Observation, Pipeline, RequestIds
 from hydrasms_core.rpc.server import AddressInUse, GrpcServer
 from hydrasms_core.settings import MessagingSettings
 
@@ -124,14 +124,14 @@ async def running(
                 SimulatorServicer(database), server
             )
 
+        authentication = Authentication(
+            ServiceTokens(settings.token_file, clock), directory, account_methods(_FILES)
+        )
         server = GrpcServer(
-            [
-                RequestIds(),
-                Observation(metrics),
-                Errors(),
-                Deadlines(),
-                Authentication(ServiceTokens(settings.token_file, clock), directory, account_methods(_FILES)),
-            ],
+            Pipeline(
+                [RequestIds(), Observation(metrics), Errors(), Deadlines(), authentication],
+                guard=authentication.guard_stream,
+            ),
             add_servicers,
             services=[service.full_name for file in _FILES for service in file.services_by_name.values()],
             reflect=settings.reflection,

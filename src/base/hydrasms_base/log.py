@@ -5,6 +5,7 @@ No key, phone number or message body is ever given to a log call; a test searche
 
 import logging
 import sys
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import orjson
@@ -14,6 +15,10 @@ Logger = structlog.typing.FilteringBoundLogger
 """What every module's `log` is."""
 
 Format = Literal["auto", "json", "text"]
+
+
+request_id: ContextVar[str] = ContextVar("hydrasms_request_id", default="")
+"""The id of the request that is being worked on; it is on every line that is logged meanwhile."""
 
 
 def get_logger(name: str) -> Logger:
@@ -26,7 +31,7 @@ def configure_logging(level: str = "info", style: Format = "auto") -> None:
     """Set up logging for this process: level is debug, info, warning or error."""
     as_text = style == "text" or (style == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _add_request_id,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -51,6 +56,15 @@ def configure_logging(level: str = "info", style: Format = "auto") -> None:
         )
     )
     logging.basicConfig(level=max(numeric, logging.WARNING), handlers=[handler], force=True)
+
+
+def _add_request_id(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    current = request_id.get()
+    if current:
+        event.setdefault("request_id", current)
+    return event
 
 
 def _dump(event: dict[str, Any], default: Any, **_: Any) -> str:

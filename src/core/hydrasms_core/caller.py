@@ -1,7 +1,5 @@
 """Who is calling, for the length of one call."""
 
-import contextlib
-from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -42,11 +40,16 @@ def caller() -> Caller:
     return _current.get()
 
 
-@contextlib.contextmanager
-def calling(who: Caller) -> Iterator[None]:
+class calling:  # noqa: N801 - a context manager, named as it reads
     """Make `who` the caller of all that runs inside."""
-    token = _current.set(who)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_token", "_who")
+
+    def __init__(self, who: Caller) -> None:
+        self._who = who
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._who)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)

@@ -7,8 +7,7 @@ one caller each batch is one item. There is no timer, so nobody waits for a batc
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from hydrasms_base.log import get_logger
 from hydrasms_core.db.transaction import Database, Transaction
@@ -24,10 +23,9 @@ failure is an outcome; only what dooms the whole transaction is raised."""
 log = get_logger(__name__)
 
 
-@dataclass(slots=True)
-class _Waiting(Generic[Item, Outcome]):
+class _Waiting(NamedTuple, Generic[Item, Outcome]):
     item: Item
-    answer: "asyncio.Future[Outcome]" = field(compare=False)
+    answer: "asyncio.Future[Outcome]"
 
 
 class GroupCommit(Generic[Item, Outcome]):
@@ -81,7 +79,7 @@ class GroupCommit(Generic[Item, Outcome]):
         if len(self._queue) + len(items) > self._max_waiting:
             raise Overloaded
         loop = asyncio.get_running_loop()
-        waiting = [_Waiting[Item, Outcome](item, loop.create_future()) for item in items]
+        waiting: list[_Waiting[Item, Outcome]] = [_Waiting(item, loop.create_future()) for item in items]
         self._queue.extend(waiting)
         if self._running is None:
             self._running = loop.create_task(self._run())

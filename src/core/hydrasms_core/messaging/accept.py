@@ -1,7 +1,7 @@
 """Accepting sends: what one transaction does with a batch of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from hydrasms_core.db.transaction import Transaction
 from hydrasms_core.errors import DomainError, IdempotencyMismatch
@@ -13,8 +13,7 @@ from hydrasms_core.messaging.store import KeyedSend
 Outcome = Accepted | DomainError
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """A checked send: the message that it will be, who asks, and its idempotency key where it has one."""
 
     message: Message

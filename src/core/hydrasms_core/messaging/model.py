@@ -2,6 +2,7 @@
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hydrasms_core.errors import InvalidContent
 from hydrasms_core.messaging.numbering import PhoneNumber
@@ -57,8 +58,9 @@ def is_refunded(current: Status, following: Status) -> bool:
     return (current, following) in _REFUNDED
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+# Drafts and messages are named tuples: a frozen dataclass of twenty fields takes five times as long to make, and
+# every send makes one.
+class Draft(NamedTuple):
     """What a caller asks to send, unchecked."""
 
     recipient: str
@@ -66,8 +68,7 @@ class Draft:
     idempotency_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A message that was accepted. Times are milliseconds since 1970 UTC."""
 
     id: str
@@ -88,8 +89,7 @@ class Message:
     failure: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """A message that a send was answered with, and whether an earlier send had made it."""
 
     message: Message

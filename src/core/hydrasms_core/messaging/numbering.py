@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import phonenumbers
 from iso3166 import countries_by_alpha2
@@ -32,8 +33,7 @@ _IMPOSSIBLE = "The recipient has a number of digits that its country does not us
 _NO_COUNTRY = "The recipient belongs to an international service, not to a country."
 
 
-@dataclass(frozen=True, slots=True)
-class PhoneNumber:
+class PhoneNumber(NamedTuple):
     """A recipient in canonical E.164, with its country in both ISO 3166-1 forms and its calling code."""
 
     e164: str

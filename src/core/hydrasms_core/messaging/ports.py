@@ -1,15 +1,13 @@
 """What messaging needs of others."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hydrasms_core.db.transaction import Transaction
 from hydrasms_core.errors import InsufficientCredits
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """The credits of one message, to spend or to give back."""
 
     account_id: str

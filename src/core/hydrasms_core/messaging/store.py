@@ -1,8 +1,7 @@
 """All SQL about sending and listing messages; what carriers do to them is in `delivery_store.py`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -64,8 +63,7 @@ _FIND_KEYS = SetStatement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class KeyedSend:
+class KeyedSend(NamedTuple):
     """An idempotency key with the fingerprint of its request and the message that it made."""
 
     key: str

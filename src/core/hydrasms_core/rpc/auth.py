@@ -22,10 +22,8 @@ from hydrasms_core.errors import DomainError, InvalidServiceToken, PermissionDen
 from hydrasms_core.rpc.errors import abort
 from hydrasms_core.rpc.interceptors import (
     Context,
-    Continuation,
     Handler,
     Proceed,
-    UnaryInterceptor,
     metadata_value,
 )
 
@@ -92,7 +90,7 @@ def account_methods(files: Iterable[FileDescriptor]) -> Mapping[str, bool]:
     }
 
 
-class Authentication(UnaryInterceptor):
+class Authentication:
     """Finds out who calls, or refuses."""
 
     def __init__(self, tokens: ServiceTokens, keys: ApiKeys, methods: Mapping[str, bool]) -> None:
@@ -107,17 +105,10 @@ class Authentication(UnaryInterceptor):
         with calling(await self._authenticate(method, context)):
             return await proceed(request, context)
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler | None:
-        """Guard streams too: those of reflection are the only ones, and operators alone may have them."""
-        handler = await super().intercept_service(continuation, handler_call_details)
-        method = handler_call_details.method
-        if handler is None or handler.unary_unary is not None or method in OPEN_METHODS:
+    def guard_stream(self, method: str, handler: Handler) -> Handler:
+        """Let only callers with a token have a stream; those of reflection are the only ones."""
+        if method in OPEN_METHODS:
             return handler
-        return self._guarded_stream(method, handler)
-
-    def _guarded_stream(self, method: str, handler: Handler) -> Handler:
         stream: Any = handler.stream_stream
         if stream is None:
             raise TypeError(f"{method}: only streams in both directions are guarded")

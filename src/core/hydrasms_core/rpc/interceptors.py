@@ -1,6 +1,6 @@
 """What every call passes through, outermost first.
 
-The order is declared in `server.py`:
+The order, which `compose.py` repeats:
 
 1. RequestIds   first, so that everything below can name the call.
 2. Observation  sees the final status, so it stands outside of the errors.
@@ -12,17 +12,17 @@ The order is declared in `server.py`:
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import grpc
-import structlog
 
 from hydrasms_base.ids import new_id
-from hydrasms_base.log import get_logger
+from hydrasms_base.log import get_logger, request_id
 from hydrasms_base.metrics import Metrics
 from hydrasms_core.errors import DeadlinePassed, DomainError
 from hydrasms_core.rpc.errors import abort
+from hydrasms_core.rpc.loopback import LOOPBACK_PEER
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -40,43 +40,66 @@ _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 log = get_logger(__name__)
 
 
-class UnaryInterceptor(grpc.aio.ServerInterceptor):
-    """Stands around every unary call; `around` is all that a subclass writes."""
+class Interceptor(Protocol):
+    """Stands around every unary call."""
 
     async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
         """Do something before and after `await proceed(request, context)`."""
-        raise NotImplementedError
+        ...
+
+
+class Pipeline(grpc.aio.ServerInterceptor):
+    """All interceptors of a server, outermost first, as the one that gRPC knows of.
+
+    `guard` stands around a stream, for which the interceptors are not made; it wraps the stream's handler.
+    """
+
+    def __init__(self, interceptors: Sequence[Interceptor], guard: Callable[[str, Handler], Handler]) -> None:
+        self._interceptors = tuple(interceptors)
+        self._guard = guard
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
-        """Wrap the handler of a unary call; a stream's passes through."""
+        """Return a method's handler inside all interceptors; None where nobody has the method."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
-            return handler
-        proceed = cast("Proceed", handler.unary_unary)
-        method, around = handler_call_details.method, self.around
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        if handler.unary_unary is None:
+            return self._guard(method, handler)
+        outermost = cast("Proceed", handler.unary_unary)
+        for interceptor in reversed(self._interceptors):
+            outermost = _inside(interceptor, method, outermost)
 
         async def behaviour(request: Any, context: Context) -> Any:
-            return await around(method, request, context, proceed)
+            return await outermost(request, context)
 
         return grpc.unary_unary_rpc_method_handler(
             cast("Any", behaviour), handler.request_deserializer, handler.response_serializer
         )
 
 
-class RequestIds(UnaryInterceptor):
+def _inside(interceptor: Interceptor, method: str, proceed: Proceed) -> Proceed:
+    # Returns the coroutine as it is: one more `async def` a layer would be paid for on every call.
+    return lambda request, context: interceptor.around(method, request, context, proceed)
+
+
+class RequestIds:
     """Gives every call an id, the caller's own where it sent a proper one, and puts it on every log line."""
 
     async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
         """Bind the id to the log's context for the length of the call."""
         given = metadata_value(context, REQUEST_ID)
-        request_id = given if given and _REQUEST_ID_FORM.fullmatch(given) else new_id()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        taken = given if given and _REQUEST_ID_FORM.fullmatch(given) else new_id()
+        token = request_id.set(taken)
+        try:
             return await proceed(request, context)
+        finally:
+            request_id.reset(token)
 
 
-class Observation(UnaryInterceptor):
+class Observation:
     """Counts and times every call, and logs it."""
 
     def __init__(self, metrics: Metrics) -> None:
@@ -102,7 +125,9 @@ class Observation(UnaryInterceptor):
         finally:
             elapsed = time.perf_counter() - began
             self._observe(method, code, elapsed)
-            log.debug("rpc", method=method, code=code, ms=round(elapsed * 1000, 2))
+            # What comes over the loopback has a line of its own already: the edge's.
+            if context.peer() != LOOPBACK_PEER:
+                log.info("rpc", method=method, code=code, ms=round(elapsed * 1000, 2))
 
     def _observe(self, method: str, code: str, elapsed: float) -> None:
         # Looking a labelled child up costs more than counting does.
@@ -116,7 +141,7 @@ class Observation(UnaryInterceptor):
         timer.observe(elapsed)
 
 
-class Errors(UnaryInterceptor):
+class Errors:
     """Turns domain errors into statuses; anything else is logged and shown as an internal error."""
 
     async def around(self, method: str, request: Any, context: Context, proceed: Proceed) -> Any:
@@ -139,7 +164,7 @@ class InternalError(DomainError):
         super().__init__("Internal error. The log has more under this call's request id.")
 
 
-class Deadlines(UnaryInterceptor):
+class Deadlines:
     """Bounds calls whose callers set no deadline; one that a caller set is kept by gRPC itself."""
 
     def __init__(self, default_s: float = 30.0) -> None:

@@ -14,6 +14,9 @@ from grpc.aio import AioRpcError, Metadata
 
 MetadataPairs = Sequence[tuple[str, str | bytes]]
 
+LOOPBACK_PEER = "loopback"
+"""What a context of the loopback says of where its caller is."""
+
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """What a gRPC server takes in by default."""
 
@@ -64,7 +67,7 @@ class LoopbackContext:
 
     def peer(self) -> str:
         """Return where the caller is: in this process."""
-        return "loopback"
+        return LOOPBACK_PEER
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: MetadataPairs = ()

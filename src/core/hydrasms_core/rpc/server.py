@@ -31,14 +31,14 @@ class GrpcServer:
 
     def __init__(
         self,
-        interceptors: Sequence[grpc.aio.ServerInterceptor],
+        interceptor: grpc.aio.ServerInterceptor,
         add_servicers: AddServicers,
         *,
         services: Sequence[str],
         reflect: bool,
     ) -> None:
-        self.loopback = Loopback(interceptors)
-        self._server = grpc.aio.server(interceptors=list(interceptors), options=_OPTIONS)
+        self.loopback = Loopback([interceptor])
+        self._server = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
         self._health = health_aio.HealthServicer()
         self._services = services
         targets: tuple[Any, ...] = (self.loopback, self._server)

@@ -109,7 +109,7 @@ def upgrade() -> None:
         sa.Column("step", sa.String(length=8), nullable=False),
         sa.Column("due_at_ms", _INT64, nullable=False),
         sa.Column("claim", sa.String(length=36), server_default="", nullable=False),
-        sa.PrimaryKeyConstraint("account_id", "message_id", name=op.f("pk_outbox")),
+        sa.PrimaryKeyConstraint("message_id", "account_id", name=op.f("pk_outbox")),
     )
     op.create_index(op.f("ix_outbox_step_due_at_ms"), "outbox", ["step", "due_at_ms"], unique=False)
     op.create_table(
