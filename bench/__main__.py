@@ -5,7 +5,6 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
 from bench import batch, channel, memory, report, send, servers, store, wrk
 from bench.plan import Plan
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--seconds, --runs and --sends are at least 1")
     asked = [options.name] if isinstance(options.name, str) else options.name
     names = list(dict.fromkeys(name for each in asked for name in (_ALL if each == "all" else (each,))))
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, servers.leave)
     try:
         if {"send", "memory"} & set(names):
             wrk.require_wrk()
@@ -61,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(names: Sequence[str], options: argparse.Namespace) -> None:
     """Run benchmarks one after the other; what is done is written down before the next begins."""
     done: list[report.Benchmark] = []
-    settings = {"seconds": options.seconds, "runs": options.runs}
+    settings = {"seconds": options.seconds, "runs": options.runs, "sends": options.sends}
     with servers.workspace() as folder:
         for name in names:
             own = folder / name
@@ -73,11 +72,6 @@ def _run(names: Sequence[str], options: argparse.Namespace) -> None:
             for path in (_LATEST, options.json):
                 if path is not None:
                     report.write_json(document, path)
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    """Unwind as on Ctrl-C, so that no server is left behind."""
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

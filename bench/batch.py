@@ -9,11 +9,11 @@ from bench.report import Benchmark, Case, Ratio
 from bench.sample import Sample, pairwise
 
 _ACCOUNTS = 100
-_SINGLE = "SendMessage, 64 in flight"
+_SINGLE = "single sends, 64 in flight"
 _CASES = {
     _SINGLE: ("send", 64),
-    "BatchSendMessages of 100, 4 in flight": ("batch-100", 4),
-    "BatchSendMessages of 1,000, 4 in flight": ("batch-1000", 4),
+    "batches of 100, 4 in flight": ("batch-100", 4),
+    "batches of 1,000, 4 in flight": ("batch-1000", 4),
 }
 
 
@@ -33,7 +33,7 @@ def run(plan: Plan) -> Benchmark:
                 servers.settle([serve])
                 samples[name].append(measured(serve, lambda what=what, n=at_once: client(what, n)))  # type: ignore[misc]
     ratios = [
-        Ratio(f"{name.split(',')[0]} / {_SINGLE}", pairwise(runs, samples[_SINGLE]), at_least=5)
+        Ratio(f"{name} / {_SINGLE}", pairwise(runs, samples[_SINGLE]), at_least=5)
         for name, runs in samples.items()
         if name != _SINGLE
     ]

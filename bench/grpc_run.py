@@ -33,7 +33,7 @@ from hydrasms_base.log import configure_logging
 from hydrasms_base.metrics import Metrics
 from hydrasms_base.secret import make_secret
 from hydrasms_core.rpc.auth import Authentication, ServiceTokens, account_methods
-from hydrasms_core.rpc.interceptors import Deadlines, Errors, Observation, RequestIds
+from hydrasms_core.rpc.interceptors import Deadlines, Errors, Observation, Pipeline, RequestIds
 from hydrasms_core.rpc.loopback import Loopback
 
 _TIMEOUT_S = 30.0
@@ -128,14 +128,12 @@ async def without_store(what: str, seconds: float, at_once: int, folder: Path) -
     metadata = bearer(make_secret(folder / "token").reveal())
     clock = SystemClock()
     methods: Mapping[str, bool] = account_methods([pb.DESCRIPTOR])
-    chain = [
-        RequestIds(),
-        Observation(Metrics()),
-        Errors(),
-        Deadlines(),
-        Authentication(ServiceTokens(folder / "token", clock), NoKeys(), methods),
-    ]
-    loopback: Any = Loopback(chain if what == "interceptors" else ())
+    authentication = Authentication(ServiceTokens(folder / "token", clock), NoKeys(), methods)
+    pipeline = Pipeline(
+        [RequestIds(), Observation(Metrics()), Errors(), Deadlines(), authentication],
+        guard=authentication.guard_stream,
+    )
+    loopback: Any = Loopback([pipeline] if what == "interceptors" else ())
     messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(echo(), loopback)
     return await hammer(sending(loopback, metadata, ["account"]), callers=at_once, seconds=seconds)
 

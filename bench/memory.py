@@ -40,7 +40,7 @@ def run(plan: Plan) -> Benchmark:
         Fact("greatest", max(mb for _, mb in points), "MB"),
         Fact("afterwards, idle again", after_mb, "MB", f"after {sent:,} sends in {seconds:.0f} s"),
         Fact("growth after the first quarter", slope(later), "MB a million", "flat expected"),
-        *(Fact(f"after {millions:.2f} million", mb, "MB") for millions, mb in _some(points)),
+        *(Fact(f"after {millions * 1e6:,.0f} sends", mb, "MB") for millions, mb in _some(points)),
     ]
     return Benchmark("memory", [Case("serve, dispatching", samples)], facts=facts)
 

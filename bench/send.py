@@ -143,7 +143,6 @@ def _fsync(folder: Path) -> Sample:
 
 
 def _ratios(samples: dict[str, list[Sample]]) -> list[Ratio]:
-    tails = [sample.p99_ms / sample.p50_ms for sample in samples[_SERVE]]
     floors = [
         bare.p50_ms + fsync.p50_ms for bare, fsync in zip(samples[_BARE_ONE], samples[_FSYNC], strict=True)
     ]
@@ -153,8 +152,13 @@ def _ratios(samples: dict[str, list[Sample]]) -> list[Ratio]:
         Ratio("serve, dispatching / bare", pairwise(samples[_DISPATCHING], samples[_BARE_AGAIN]), 0.2, 0.3),
         Ratio("one account / 1,000 accounts", pairwise(samples[_ONE_ACCOUNT], samples[_SERVE]), 0.9),
         Ratio("1 connection: p50 / (bare p50 + fdatasync p50)", alone, at_most=3),
-        Ratio("p99 / p50 at 64 connections", tails, at_most=4),
+        Ratio("p99 / p50, --no-dispatcher", _tails(samples[_SERVE]), at_most=4),
+        Ratio("p99 / p50, dispatching", _tails(samples[_DISPATCHING])),
     ]
+
+
+def _tails(samples: list[Sample]) -> list[float]:
+    return [sample.p99_ms / sample.p50_ms for sample in samples]
 
 
 def _backlog_facts(backlogs: list[_Backlog]) -> list[Fact]:

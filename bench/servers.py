@@ -13,6 +13,8 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import psutil
 
@@ -207,6 +209,11 @@ def run_sample(module: str, *arguments: str, token: str = "", timeout_s: float) 
     if done.returncode:
         raise ServerFailed(f"{module} {arguments[0]} failed:\n{done.stderr[-2000:]}")
     return Sample(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def leave(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Handle SIGTERM: unwind as on Ctrl-C, so that no server is left behind."""
+    raise KeyboardInterrupt
 
 
 def free_port() -> int:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if min(options.hours, options.rate, options.connections, options.accounts) <= 0:
         parser.error("every number must be greater than 0")
+    signal.signal(signal.SIGTERM, servers.leave)
     try:
         with servers.workspace() as folder, servers.hydrasms(folder, "soak") as serve:
             return _soak(serve, options, folder)

@@ -5,15 +5,19 @@ own: a pool of connections, the balance read and then changed under the write lo
 """
 
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from hydrasms_base.ids import new_id
 from hydrasms_billing.tables import balances, transfers
-from hydrasms_core.db.sqlite import prepare_engine
 from hydrasms_core.messaging.model import Message
 from hydrasms_core.messaging.tables import messages, outbox
+
+# As durable as the writer, and with its long log; a caller waits for the lock for as long as it takes.
+_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=8000", "busy_timeout=30000")
 
 
 class NaiveStore:
@@ -23,8 +27,8 @@ class NaiveStore:
         self._engine: AsyncEngine = create_async_engine(
             f"sqlite+aiosqlite:///{path}", pool_size=connections, max_overflow=0
         )
-        # BEGIN IMMEDIATE: with a lock that is taken later, two at once would fail each other.
-        prepare_engine(self._engine.sync_engine, begin="BEGIN IMMEDIATE")
+        event.listen(self._engine.sync_engine, "connect", _connected)
+        event.listen(self._engine.sync_engine, "begin", _began)
 
     async def send(self, message: Message) -> bool:
         """Debit and store one message, durably; False where the balance is too low or the lock was not had."""
@@ -57,6 +61,19 @@ class NaiveStore:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+
+
+def _connected(connection: Any, _record: object) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in _PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _began(connection: sa.Connection) -> None:
+    # With a lock that is taken only at the first write, two at once would fail each other.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _transfer(message: Message) -> dict[str, object]:

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import enum
 import sqlite3
+from collections import namedtuple
 
 import pytest
 import sqlalchemy as sa
@@ -115,3 +117,27 @@ async def test_the_writer_of_sqlite_is_durable_and_guarded(database, pragma, val
 async def test_sqlite_keeps_a_write_ahead_log(database, database_path):
     with contextlib.closing(sqlite3.connect(database_path)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 64, 65, 1_000, 5_000, 40_000])
+async def test_a_batch_may_have_any_size(pairs, size):
+    rows = [(number, None if number % 3 else f"row {number}") for number in range(size)]
+    assert sorted(await pairs.write(lambda tx: tx.execute_set(PAIRS, rows))) == rows
+    assert await count(pairs) == size
+
+
+async def test_named_tuples_and_enumerations_are_values_in_batches_of_every_size(pairs):
+    Pair = namedtuple("Pair", "a b")
+
+    class Word(enum.StrEnum):
+        HELLO = "hello"
+
+    for first, size in ((0, 3), (10, 20_000)):
+        rows = [Pair(number, Word.HELLO) for number in range(first, first + size)]
+        found = await pairs.write(lambda tx, rows=rows: tx.execute_set(PAIRS, rows))
+        assert sorted(found) == [(number, "hello") for number in range(first, first + size)]
+
+
+def test_a_set_statement_takes_its_rows_in_one_place():
+    with pytest.raises(ValueError, match="one place"):
+        SetStatement("SELECT 1", ("a",))

@@ -33,7 +33,9 @@ METHODS: dict[str, MethodDescriptor] = {
 }
 """Every method of the product's services, as `Service.Method`."""
 
-REASONS = frozenset(name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.ErrorReason.keys())
+REASONS = frozenset(
+    name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_name
+)
 
 # Who calls, besides the accounts that a case names.
 SERVICE, NOBODY, STRANGER, IMPOSTOR = "service", "nobody", "stranger", "impostor"

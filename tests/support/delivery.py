@@ -58,10 +58,8 @@ async def message_of(database: Database, message_id: str, account_id: str = ACCO
 
 
 async def rows_of(database: Database, table: sa.Table) -> list[dict[str, Any]]:
-    """Return all rows of a table, in the order of its first column."""
-    found = await database.read(
-        lambda tx: tx.execute(sa.select(*table.columns).order_by(list(table.columns)[0]))
-    )
+    """Return all rows of a table, in the order of their columns."""
+    found = await database.read(lambda tx: tx.execute(sa.select(*table.columns).order_by(*table.columns)))
     return [dict(row._mapping) for row in found]
 
 

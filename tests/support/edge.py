@@ -22,7 +22,7 @@ from hydrasms_core.errors import InsufficientCredits, InvalidRecipient, UnknownA
 from hydrasms_core.idempotency.model import check_key
 from hydrasms_core.messaging.model import check_content
 from hydrasms_core.messaging.numbering import parse_recipient
-from hydrasms_core.rpc.interceptors import Errors
+from hydrasms_core.rpc.interceptors import Errors, Pipeline
 from hydrasms_core.rpc.loopback import Loopback
 from hydrasms_edge.app import create_app
 from hydrasms_edge.server import HttpServer
@@ -183,7 +183,7 @@ def make_edge(channel: Any = None, core: FakeCore | None = None, **settings: Any
     core = core or fake_core()
     health = health_aio.HealthServicer()
     if channel is None:
-        channel = Loopback([Errors()])
+        channel = Loopback([_pipeline()])
         _add(core, health, channel)
     metrics = Metrics()
     app = create_app(channel, Secret(TOKEN), metrics, EdgeSettings(**settings))
@@ -194,7 +194,7 @@ def make_edge(channel: Any = None, core: FakeCore | None = None, **settings: Any
 async def edge_over_a_socket(**settings: Any) -> AsyncIterator[Edge]:
     """An edge whose core is behind a TCP socket."""
     core, health = fake_core(), health_aio.HealthServicer()
-    server = grpc.aio.server(interceptors=[Errors()])
+    server = grpc.aio.server(interceptors=[_pipeline()])
     _add(core, health, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -205,6 +205,10 @@ async def edge_over_a_socket(**settings: Any) -> AsyncIterator[Edge]:
     await server.stop(None)
     # The server's destructor wants its loop; letting it finish here keeps shutdown quiet.
     await asyncio.sleep(0)
+
+
+def _pipeline() -> Pipeline:
+    return Pipeline([Errors()], guard=lambda _method, handler: handler)
 
 
 def _add(core: FakeCore, health: health_aio.HealthServicer, server: Any) -> None:

@@ -216,10 +216,7 @@ async def product_in(
     data_dir: Path, template: Path, *, dispatcher: bool = True, **settings: Any
 ) -> AsyncIterator[Product]:
     """Run the product on a data directory; a second run on the same one finds what the first has left."""
-    database = data_dir / "hydrasms.db"
-    if not database.exists():
-        data_dir.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(template, database)
+    _lay_out(data_dir, template)
     chosen = Settings(http_port=0, grpc_port=0, data_dir=data_dir, **settings)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_quiet())
@@ -238,6 +235,13 @@ async def product_in(
         if server.failure.done():
             # A loop of the product's that died is a failure of the test, whatever else it saw.
             server.failure.result()
+
+
+def _lay_out(data_dir: Path, template: Path) -> None:
+    database = data_dir / "hydrasms.db"
+    if not database.exists():
+        data_dir.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(template, database)
 
 
 @contextlib.contextmanager

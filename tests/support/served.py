@@ -115,7 +115,9 @@ class Served:
         made = self.json("account", "create", "test", "--credits", str(credits))
         return made["account_id"], made["api_key"]
 
-    def send(self, key: str, content: str = "Hello", *, recipient: str = "+447700900000", **headers: str) -> Answer:
+    def send(
+        self, key: str, content: str = "Hello", *, recipient: str = "+447700900000", **headers: str
+    ) -> Answer:
         """POST one message as JSON; header names are given with underscores."""
         body = json.dumps({"recipient": recipient, "content": content}).encode()
         extra = {name.replace("_", "-"): value for name, value in headers.items()}

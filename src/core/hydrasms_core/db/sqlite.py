@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.pool import NullPool
 
-from hydrasms_core.db.dialect import SetStatement, SqliteDialect
+from hydrasms_core.db.dialect import SetStatement
 from hydrasms_core.db.transaction import IntegrityViolation, StoreCorrupt, Work
 from hydrasms_core.errors import StoreUnavailable
 
@@ -28,6 +28,8 @@ _BUSY_TIMEOUT_MS = 5_000
 # Under load a checkpoint copies a page once however often the log holds it, so a longer log is less work.
 _CHECKPOINT_PAGES = 8_000
 _CACHE_KIB = 32_768
+# Every set statement has a text for each power of two that its batches grow to.
+_PREPARED_STATEMENTS = 512
 
 _PRAGMAS = (
     f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}",
@@ -40,8 +42,6 @@ _PRAGMAS = (
     f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}",
     f"PRAGMA cache_size=-{_CACHE_KIB}",
 )
-
-_DIALECT = SqliteDialect()
 
 
 def _prepare(engine: sa.Engine, *, begin: str, read_only: bool) -> None:
@@ -66,7 +66,9 @@ def _prepare(engine: sa.Engine, *, begin: str, read_only: bool) -> None:
 
 def sync_engine(path: Path, *, read_only: bool = False) -> sa.Engine:
     """Return an engine whose transactions take the write lock at once, or, read-only, never."""
-    engine = sa.create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    engine = sa.create_engine(
+        f"sqlite:///{path}", poolclass=NullPool, connect_args={"cached_statements": _PREPARED_STATEMENTS}
+    )
     _prepare(engine, begin="BEGIN" if read_only else "BEGIN IMMEDIATE", read_only=read_only)
     return engine
 
@@ -111,7 +113,7 @@ class _OpenTransaction:
         parameters: Mapping[str, Any] | None = None,
     ) -> list[tuple[Any, ...]]:
         # Straight to the driver: SQLAlchemy's own path costs more than the statement does.
-        text, values = statement.for_sqlite(_DIALECT, rows, parameters or {})
+        text, values = statement.for_sqlite(rows, parameters or {})
         return self._driver.execute(text, values).fetchall()
 
 
