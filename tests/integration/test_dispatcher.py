@@ -6,6 +6,7 @@ import random
 import pytest
 
 from hydrasms_base.clock import SystemClock
+from hydrasms_base.metrics import Metrics
 from hydrasms_core.carriers.base import (
     Answer,
     AnswerLost,
@@ -17,10 +18,12 @@ from hydrasms_core.carriers.base import (
 )
 from hydrasms_core.carriers.registry import Carriers
 from hydrasms_core.errors import StoreUnavailable
+from hydrasms_core.messaging.dispatcher import Dispatcher
 from hydrasms_core.messaging.model import Status
 from hydrasms_core.messaging.tables import outbox, receipts
+from hydrasms_core.settings import DeliverySettings
 from tests.support.delivery import BOUND_S, PHONE, ToldCarrier, message_of, queue, queued_message, rows_of
-from tests.support.world import World, phone
+from tests.support.world import NEVER_S, World, phone
 
 LEASE_S = 30
 
@@ -129,6 +132,26 @@ async def test_several_batches_may_be_with_a_carrier_but_no_more_than_allowed(ma
     assert max(carrier.batches) == 2
 
 
+async def test_a_slow_carrier_holds_up_no_other_in_the_same_claim(observed, ledger, clock):
+    slow, quick = ToldCarrier(name="slow"), ToldCarrier(name="quick")
+    slow.may_answer.clear()
+
+    class ByLastDigit(Carriers):
+        def route(self, recipient):
+            return self.named("slow" if recipient.endswith("1") else "quick")
+
+    world = World(observed, ledger, clock)
+    world.dispatcher = Dispatcher(
+        observed, ledger, ByLastDigit([slow, quick]), clock, Metrics(), DeliverySettings(pace_s=0.0)
+    )
+    async with world.running():
+        first, second = await world.send(phone("0551"), phone("0552"))
+        assert (await world.until(second, Status.SUBMITTED)).carrier == "quick"
+        assert (await world.message(first)).status is Status.SUBMITTING
+        slow.may_answer.set()
+        assert (await world.until(first, Status.SUBMITTED)).carrier == "slow"
+
+
 # ---- waking, resting and stopping --------------------------------------------------------------------------
 
 
@@ -158,6 +181,25 @@ async def test_what_falls_due_later_needs_no_call(observed, ledger):
     async with World(observed, ledger, SystemClock(), carrier).running() as world:
         message = await world.until(await world.send(PHONE), Status.SUBMITTED)
     assert (message.attempts, message.duplicate_risk) == (3, True)
+
+
+async def test_what_comes_soon_after_a_claim_shares_the_next_one(make_world):
+    carrier = ToldCarrier()
+    async with make_world(carrier, pace_s=1.5).running() as world:
+        await world.database.next_write()
+        for _ in range(5):
+            await world.send(PHONE)
+        await carrier.until_batches(1)
+    assert carrier.batches == [5]
+
+
+async def test_a_backlog_is_not_paced(make_world):
+    carrier = ToldCarrier()
+    world = make_world(carrier, max_batch=2, pace_s=NEVER_S)
+    await queue(world.database, *(queued_message(world.clock.now_ms()) for _ in range(7)))
+    async with world.running():
+        await carrier.until_batches(4)
+    assert carrier.batches == [2, 2, 2, 1]
 
 
 async def test_a_call_during_a_claim_is_not_lost(make_world):

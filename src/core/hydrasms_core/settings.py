@@ -38,9 +38,9 @@ class DeliverySettings(BaseModel):
     receipt_timeout_s: float = Field(default=72 * 3600.0, gt=0)
     """How long a carrier's receipt is waited for, in seconds."""
 
-    pace_s: float = Field(default=0.02, ge=0)
-    """The least time between two claims where the first took all that was due, in seconds: a message may wait so
-    long, and many messages share a transaction."""
+    pace_s: float = Field(default=0.1, ge=0)
+    """The least time between two claims where the first took all that was due, in seconds. A message may wait so
+    long; in return many share each transaction."""
 
     idle_s: float = Field(default=5.0, gt=1.0)
     """The longest time between two looks at the outbox, in seconds, where nobody calls."""

@@ -4,16 +4,15 @@ Every statement takes a whole batch. Statements that begin from the outbox or fr
 name the account; all others do.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from hydrasms_core.carriers.base import ReceiptStatus
 from hydrasms_core.db.dialect import SetStatement
 from hydrasms_core.db.transaction import Transaction
-from hydrasms_core.messaging.delivery import Move, Report, Standing, Step
+from hydrasms_core.messaging.delivery import Move, Standing, Step
 from hydrasms_core.messaging.model import Status
 from hydrasms_core.messaging.tables import messages, outbox
 from hydrasms_core.messaging.text import Encoding
@@ -49,11 +48,6 @@ _RENEW = SetStatement(
     f"UPDATE outbox SET due_at_ms = :until_ms WHERE claim = :claim AND (account_id, message_id) IN ({_KEYS})",
     _KEY,
 )
-_SCHEDULE_ALIKE = SetStatement(
-    "UPDATE outbox SET step = :step, due_at_ms = :due_at_ms, claim = ''"
-    f" WHERE claim = :claim AND (account_id, message_id) IN ({_KEYS}) RETURNING message_id",
-    _KEY,
-)
 _SCHEDULE = SetStatement(
     "UPDATE outbox SET step = r.step, due_at_ms = r.due_at_ms, claim = ''"
     " FROM {rows} AS r WHERE outbox.account_id = r.account_id AND outbox.message_id = r.message_id"
@@ -65,11 +59,6 @@ _FINISH = SetStatement(
     _KEY,
 )
 _FORGET = SetStatement(f"DELETE FROM outbox WHERE (account_id, message_id) IN ({_KEYS})", _KEY)
-_SET_STATUS_ALIKE = SetStatement(
-    "UPDATE messages SET status = :status, failure = :failure, updated_at_ms = :at_ms"
-    f" WHERE (account_id, id) IN ({_KEYS})",
-    _KEY,
-)
 _SET_STATUS = SetStatement(
     "UPDATE messages SET status = r.status, failure = r.failure, updated_at_ms = :at_ms"
     " FROM {rows} AS r WHERE messages.account_id = r.account_id AND messages.id = r.message_id",
@@ -107,11 +96,9 @@ _INSERT_RECEIPTS = SetStatement(
     ),
 )
 _FIND_PARKED = SetStatement(
-    "SELECT p.id, c.account_id, c.message_id, m.status, p.status, p.failure"
+    "SELECT p.id, p.reference, p.status, p.failure"
     " FROM {rows} AS r"
     " JOIN receipts AS p ON p.carrier = :carrier AND p.reference = r.reference AND p.message_id = ''"
-    " JOIN carrier_references AS c ON c.carrier = p.carrier AND c.reference = p.reference"
-    " JOIN messages AS m ON m.account_id = c.account_id AND m.id = c.message_id"
     " ORDER BY p.id",
     ("reference",),
 )
@@ -159,6 +146,15 @@ class StoredReceipt(NamedTuple):
     failure: str
     applied: int
     received_at_ms: int
+
+
+class Parked(NamedTuple):
+    """A receipt that came before its reference was known."""
+
+    id: str
+    reference: str
+    status: ReceiptStatus
+    failure: str
 
 
 async def find_due(tx: Transaction, *, now_ms: int, most: int, living: Iterable[str]) -> list[Due]:
@@ -218,11 +214,7 @@ async def release_claims(tx: Transaction, *, now_ms: int) -> int:
 
 async def schedule(tx: Transaction, claim: str, scheduled: Sequence[Scheduled]) -> set[str]:
     """Set what comes next for messages that a claim holds and let go of them; returns the ids of those held."""
-    (step, due_at_ms), keys, others = _most_alike(scheduled)
-    alike = {"claim": claim, "step": step, "due_at_ms": due_at_ms}
-    rows = await tx.execute_set(_SCHEDULE_ALIKE, keys, alike)
-    if others:
-        rows += await tx.execute_set(_SCHEDULE, others, {"claim": claim})
+    rows = await tx.execute_set(_SCHEDULE, scheduled, {"claim": claim})
     return {row[0] for row in rows}
 
 
@@ -239,11 +231,7 @@ async def forget(tx: Transaction, finished: Sequence[Key]) -> None:
 
 async def set_status(tx: Transaction, settled: Sequence[Settled], *, at_ms: int) -> None:
     """Record new statuses."""
-    (status, failure), keys, others = _most_alike(settled)
-    alike = {"status": status, "failure": failure, "at_ms": at_ms}
-    await tx.execute_set(_SET_STATUS_ALIKE, keys, alike)
-    if others:
-        await tx.execute_set(_SET_STATUS, others, {"at_ms": at_ms})
+    await tx.execute_set(_SET_STATUS, settled, {"at_ms": at_ms})
 
 
 async def add_references(tx: Transaction, carrier: str, references: Sequence[tuple[str, str, str]]) -> None:
@@ -264,12 +252,12 @@ async def add_receipts(tx: Transaction, receipts: Sequence[StoredReceipt]) -> No
     await tx.execute_set(_INSERT_RECEIPTS, receipts)
 
 
-async def find_parked(tx: Transaction, carrier: str, references: Sequence[str]) -> list[tuple[str, Report]]:
-    """Return the receipts that came before their references were known, oldest first, with their ids."""
+async def find_parked(tx: Transaction, carrier: str, references: Sequence[str]) -> list[Parked]:
+    """Return the receipts that wait for these references, oldest first."""
     rows = await tx.execute_set(
         _FIND_PARKED, [(reference,) for reference in references], {"carrier": carrier}
     )
-    return [(row[0], Report((row[1], row[2]), Status(row[3]), ReceiptStatus(row[4]), row[5])) for row in rows]
+    return [Parked(row[0], row[1], ReceiptStatus(row[2]), row[3]) for row in rows]
 
 
 async def match_parked(tx: Transaction, matched: Sequence[tuple[str, str, str, int]]) -> None:
@@ -296,14 +284,3 @@ async def find_overdue_receipts(tx: Transaction, *, now_ms: int, most: int) -> l
         .limit(most)
     )
     return [((row.account_id, row.message_id), Status(row.status)) for row in result]
-
-
-def _most_alike(rows: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], list[Key], list[tuple[Any, ...]]]:
-    """Return what most rows say beyond their keys, the keys of those, and the other rows.
-
-    In most batches all messages share one outcome, and a statement that gets it as a parameter, not once a row,
-    takes half the time.
-    """
-    outcome, _ = Counter([row[2:] for row in rows]).most_common(1)[0]
-    alike = [row[:2] for row in rows if row[2:] == outcome]
-    return outcome, alike, [row for row in rows if row[2:] != outcome]

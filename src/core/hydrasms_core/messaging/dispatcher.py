@@ -208,7 +208,7 @@ class Dispatcher:
                 if not tries_left:
                     # The claim stands: whoever comes next finds that nobody knows what the carrier has.
                     log.error("settling_abandoned", carrier=carrier.name, messages=len(batch.held))
-                    return Settlement({}, len(batch.held), again=False)
+                    return Settlement({}, 0, again=False)
                 log.warning("settling_postponed", carrier=carrier.name, messages=len(batch.held))
             await asyncio.sleep(back_off_s)
             back_off_s = min(back_off_s * 2, _MAX_BACK_OFF_S)

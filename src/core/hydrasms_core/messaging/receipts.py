@@ -84,9 +84,15 @@ async def apply_parked(tx: Transaction, carrier: str, references: Sequence[str],
     parked = await store.find_parked(tx, carrier, references)
     if not parked:
         return
-    applied, moves = follow([report for _, report in parked])
+    known = await store.find_references(tx, {(carrier, row.reference) for row in parked})
+    reports = [Report(*known[carrier, row.reference], row.status, row.failure) for row in parked]
+    applied, moves = follow(reports)
     await store.match_parked(
-        tx, [(row[0], *row[1].message, int(moved)) for row, moved in zip(parked, applied, strict=True)]
+        tx,
+        [
+            (row.id, *report.message, int(moved))
+            for row, report, moved in zip(parked, reports, applied, strict=True)
+        ],
     )
     if moves:
         await store.apply_moves(tx, moves, at_ms=at_ms)

@@ -27,7 +27,8 @@ def draft(
 def message(value: Message) -> message_pb2.Message:
     """Return a message as callers see it."""
     number = value.recipient
-    return message_pb2.Message(
+    created = timestamp(value.created_at_ms)
+    packed = message_pb2.Message(
         id=value.id,
         account_id=value.account_id,
         sender=value.sender,
@@ -42,14 +43,18 @@ def message(value: Message) -> message_pb2.Message:
         credits=value.credits,
         encoding=_ENCODINGS[value.encoding],
         segments=value.segments,
-        created_at=timestamp(value.created_at_ms),
-        updated_at=timestamp(value.updated_at_ms),
+        created_at=created,
+        updated_at=created if value.updated_at_ms == value.created_at_ms else timestamp(value.updated_at_ms),
         expires_at=timestamp(value.expires_at_ms),
-        carrier=value.carrier,
-        attempts=value.attempts,
-        duplicate_risk=value.duplicate_risk,
-        failure=value.failure,
     )
+    # A message that was just accepted has none of these, and setting a field costs whatever its value.
+    if value.attempts:
+        packed.carrier = value.carrier
+        packed.attempts = value.attempts
+        packed.duplicate_risk = value.duplicate_risk
+    if value.failure:
+        packed.failure = value.failure
+    return packed
 
 
 def sent(value: Accepted) -> messaging_service_pb2.SendMessageResponse:

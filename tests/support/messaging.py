@@ -1,0 +1,112 @@
+"""What tests of messaging share: its ports and its store in dictionaries."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydrasms_base.ids import new_id
+from hydrasms_core.db.transaction import Transaction
+from hydrasms_core.errors import DomainError, InsufficientCredits
+from hydrasms_core.messaging.model import InboundMessage, Message, Status
+from hydrasms_core.messaging.ports import Charge
+from hydrasms_core.messaging.store import KeyedSend
+from hydrasms_core.paging import PageRequest
+
+ALICE, BOB = new_id(), new_id()
+
+
+class FakeCredits:
+    """Balances in a dictionary; a text costs a credit for every ten characters begun, unlike the real price."""
+
+    def __init__(self) -> None:
+        self.balances: dict[str, int] = {ALICE: 100, BOB: 100}
+        self.spent: list[Charge] = []
+        self.refunded: list[Charge] = []
+        self.failure: Exception | None = None
+
+    def price(self, content: str) -> int:
+        return -(-len(content) // 10)
+
+    async def spend(
+        self, tx: Transaction, charges: Sequence[Charge], *, at_ms: int
+    ) -> list[InsufficientCredits | None]:
+        if self.failure is not None:
+            raise self.failure
+        return [self._spend(charge) for charge in charges]
+
+    def _spend(self, charge: Charge) -> InsufficientCredits | None:
+        balance = self.balances.get(charge.account_id, 0)
+        if balance < charge.credits:
+            return InsufficientCredits(balance, charge.credits)
+        self.balances[charge.account_id] = balance - charge.credits
+        self.spent.append(charge)
+        return None
+
+    async def refund(self, tx: Transaction, charges: Sequence[Charge], *, at_ms: int) -> None:
+        for charge in charges:
+            self.balances[charge.account_id] += charge.credits
+            self.refunded.append(charge)
+
+
+class FakeSendingAccounts:
+    """Lets all accounts send, unless told to refuse."""
+
+    def __init__(self) -> None:
+        self.refusal: DomainError | None = None
+        self.asked: list[str] = []
+
+    async def require_sending(self, account_id: str) -> None:
+        self.asked.append(account_id)
+        if self.refusal is not None:
+            raise self.refusal
+
+
+class FakeMessageStore:
+    """Stands in for `hydrasms_core.messaging.store`, whose functions take the open transaction first."""
+
+    def __init__(self) -> None:
+        self.messages: dict[tuple[str, str], Message] = {}
+        self.keys: dict[tuple[str, str], KeyedSend] = {}
+        self.inbound: list[InboundMessage] = []
+        self.outbox: set[str] = set()
+        self.asked_for: list[str] = []
+        self.transactions = 0
+
+    def put(self, message: Message) -> None:
+        self.messages[message.account_id, message.id] = message
+
+    async def find_keyed(self, tx: Any, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], KeyedSend]:
+        found = {key: self.keys[key] for key in keys if key in self.keys}
+        return {
+            key: KeyedSend(send.key, send.fingerprint, self.messages[key[0], send.message.id])
+            for key, send in found.items()
+        }
+
+    async def insert_queued(self, tx: Any, accepted: Sequence[Message], keyed: Sequence[KeyedSend]) -> None:
+        self.transactions += 1
+        for message in accepted:
+            assert (message.account_id, message.id) not in self.messages
+            self.put(message)
+            self.outbox.add(message.id)
+        for send in keyed:
+            assert (send.message.account_id, send.key) not in self.keys
+            self.keys[send.message.account_id, send.key] = send
+
+    async def get_message(self, tx: Any, account_id: str, message_id: str) -> Message | None:
+        self.asked_for.append(message_id)
+        return self.messages.get((account_id, message_id))
+
+    async def list_messages(self, tx: Any, account_id: str, page: PageRequest) -> list[Message]:
+        return _page([m for m in self.messages.values() if m.account_id == account_id], page)
+
+    async def list_inbound(self, tx: Any, account_id: str, page: PageRequest) -> list[InboundMessage]:
+        return _page([m for m in self.inbound if m.account_id == account_id], page)
+
+    async def mark_cancelled(self, tx: Any, account_id: str, message_id: str, *, at_ms: int) -> None:
+        message = self.messages[account_id, message_id]
+        self.put(message._replace(status=Status.CANCELLED, updated_at_ms=at_ms))
+        self.outbox.discard(message_id)
+
+
+def _page(rows: list[Any], page: PageRequest) -> list[Any]:
+    below = [row for row in rows if page.before is None or row.id < page.before]
+    return sorted(below, key=lambda row: row.id, reverse=True)[: page.size + 1]
