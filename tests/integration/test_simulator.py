@@ -2,12 +2,15 @@
 
 import asyncio
 import random
+import re
+from pathlib import Path
 
 import pytest
 
 from hydrasms_core.carriers.base import Refused, Submission, Throttled
 from hydrasms_core.carriers.simulator.carrier import SimulatedCarrier
 from hydrasms_core.carriers.simulator.inbox import Inbox
+from hydrasms_core.carriers.simulator.scripts import SCRIPTS
 from hydrasms_core.carriers.simulator.tables import simulated_receipts, simulated_texts
 from hydrasms_core.errors import InvalidPageToken, InvalidRecipient
 from hydrasms_core.messaging.model import Status
@@ -17,6 +20,11 @@ from tests.support.delivery import BOUND_S, PHONE, rows_of
 from tests.support.world import phone
 
 # ---- the scripts of docs/howto/simulator.md ----------------------------------------------------------------
+
+
+def test_every_script_is_in_the_users_table_and_no_other_is():
+    page = Path(__file__).parents[2] / "docs/howto/simulator.md"
+    assert re.findall(r"^\| `([0-9]{4})` \|", page.read_text(), re.MULTILINE) == sorted(SCRIPTS)
 
 
 async def test_any_other_phone_gets_the_text_at_once(world):

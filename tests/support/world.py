@@ -96,8 +96,11 @@ class World:
         """Wait until so many attempts are over and the message waits for another."""
 
         async def holds() -> bool:
+            # In this order: an attempt that was begun before the look at the outbox is then over.
+            if (await self.message(message_id)).attempts != attempts:
+                return False
             (row,) = [row for row in await rows_of(self.database, outbox) if row["message_id"] == message_id]
-            return row["claim"] == "" and (await self.message(message_id)).attempts == attempts
+            return bool(row["claim"] == "")
 
         await self.database.until(holds)
 

@@ -8,19 +8,23 @@ import time
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _COUNTER_BITS = 12
 _POOL_IDS = 512
+_DIGITS_AN_ID = 15
 
 
 class IdSource:
     """Makes UUIDv7 strings that strictly increase within one process.
 
     The 12 bits after the time are a counter (RFC 9562, section 6.2, method 1), so that ids of one millisecond
-    sort in the order in which they were made; 62 random bits follow.
+    sort in the order in which they were made; 60 random bits follow. Two bits of randomness are given up, and texts
+    are put together from parts that last, because every send makes several ids.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last = 0
-        self._pool = b""
+        self._ms = -1
+        self._head = ""
+        self._pool = ""
         self._used = 0
 
     def __call__(self) -> str:
@@ -29,14 +33,18 @@ class IdSource:
             stamp = (time.time_ns() // 1_000_000) << _COUNTER_BITS
             # Within one millisecond, or with the clock set back, count on from the last id.
             self._last = stamp = stamp if stamp > self._last else self._last + 1
-            # One system call for many ids: asking for 8 bytes each time is most of an id's cost.
+            if stamp >> _COUNTER_BITS != self._ms:
+                self._ms = stamp >> _COUNTER_BITS
+                self._head = f"{self._ms >> 16:08x}-{self._ms & 0xFFFF:04x}-7"
+            # One system call for many ids: asking for random bytes each time is most of an id's cost.
             if self._used == len(self._pool):
-                self._pool, self._used = os.urandom(8 * _POOL_IDS), 0
-            tail = int.from_bytes(self._pool[self._used : self._used + 8], "big")
-            self._used += 8
-        head = f"{stamp >> _COUNTER_BITS:012x}7{stamp & 0xFFF:03x}"
-        rest = f"{tail & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000:016x}"
-        return f"{head[:8]}-{head[8:12]}-{head[12:]}-{rest[:4]}-{rest[4:]}"
+                self._pool = os.urandom(_DIGITS_AN_ID * _POOL_IDS // 2).hex()
+                self._used = 0
+            used = self._used
+            self._used = used + _DIGITS_AN_ID
+            # The 8 is the variant, as the 7 in the head is the version.
+            tail = f"8{self._pool[used : used + 3]}-{self._pool[used + 3 : used + 15]}"
+            return f"{self._head}{stamp & 0xFFF:03x}-{tail}"
 
 
 new_id = IdSource()

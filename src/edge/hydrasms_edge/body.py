@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import ClientDisconnect
@@ -17,8 +16,7 @@ MAX_FORM_FIELDS = 1_000
 _MAX_LENGTH_DIGITS = 18
 
 
-@dataclass(frozen=True, slots=True)
-class MessageFields:
+class MessageFields(NamedTuple):
     """The two fields of a send, as they came; empty where missing."""
 
     recipient: str
@@ -101,7 +99,8 @@ def parse_form(body: bytes) -> MessageFields:
 
 def _decoded(encoded: bytes) -> str:
     try:
-        return unquote_to_bytes(encoded.replace(b"+", b" ")).decode()
+        spaced = encoded.replace(b"+", b" ")
+        return (unquote_to_bytes(spaced) if b"%" in spaced else spaced).decode()
     except UnicodeDecodeError:
         raise _invalid("The body is not UTF-8.") from None
 

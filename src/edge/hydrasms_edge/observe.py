@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hydrasms_base.ids import new_id
-from hydrasms_base.log import get_logger
+from hydrasms_base.log import RequestLog, get_logger
 from hydrasms_base.metrics import Metrics
 from hydrasms_edge.errors import ApiError, internal_error, present, unavailable
 from hydrasms_edge.scope import REQUEST_ID, ROUTE, header_values
@@ -24,6 +24,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _REQUEST_ID_FORM = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 log = get_logger(__name__)
+requests = RequestLog(__name__)
 
 
 class Observation:
@@ -74,13 +75,15 @@ class Observation:
             timer = self._timers[route] = self._seconds.labels(route)
         counter.inc()
         timer.observe(elapsed_s)
-        log.info(
+        requests.info(
             "http",
-            method=method,
-            route=route,
-            status=status,
-            ms=round(elapsed_s * 1000, 2),
-            request_id=scope[REQUEST_ID],
+            {
+                "method": method,
+                "route": route,
+                "status": status,
+                "ms": round(elapsed_s * 1000, 2),
+                "request_id": scope[REQUEST_ID],
+            },
         )
 
 

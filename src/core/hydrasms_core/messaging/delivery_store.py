@@ -32,7 +32,8 @@ _FIND_DUE = SetStatement(
     ("claim",),
 )
 _NEXT_DUE = SetStatement(
-    "SELECT (SELECT min(o.due_at_ms) FROM outbox AS o WHERE o.step = r.step) FROM {rows} AS r", ("step",)
+    "SELECT r.step, (SELECT min(o.due_at_ms) FROM outbox AS o WHERE o.step = r.step) FROM {rows} AS r",
+    ("step",),
 )
 _HAND_OUT = SetStatement(
     f"UPDATE messages SET status = '{Status.SUBMITTING}', carrier = :carrier, attempts = attempts + 1,"
@@ -178,8 +179,8 @@ async def find_due(tx: Transaction, *, now_ms: int, most: int, living: Iterable[
 
 async def next_due(tx: Transaction) -> tuple[int | None, int | None]:
     """Return when the next message is due to be handed on, and when the next receipt is overdue."""
-    (submit,), (receipt,) = await tx.execute_set(_NEXT_DUE, [(Step.SUBMIT,), (Step.RECEIPT,)])
-    return submit, receipt
+    found = dict(await tx.execute_set(_NEXT_DUE, [(step,) for step in Step]))
+    return found[Step.SUBMIT], found[Step.RECEIPT]
 
 
 async def hand_out(tx: Transaction, carrier: str, handed: Sequence[Key], *, at_ms: int) -> None:
