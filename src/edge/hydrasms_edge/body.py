@@ -37,7 +37,6 @@ async def _read(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     for declared in header_values(scope, b"content-length"):
         if declared.isdigit() and (len(declared) > _MAX_LENGTH_DIGITS or int(declared) > max_bytes):
             raise _too_large(max_bytes)
-    body = b""
     gathered = bytearray()
     while True:
         message = await receive()
