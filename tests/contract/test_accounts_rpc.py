@@ -16,7 +16,7 @@ from hydrasms_core.accounts.directory import AccessDirectory
 from hydrasms_core.accounts.service import Accounts
 from hydrasms_core.accounts.servicer import AccountServicer
 from hydrasms_core.rpc.auth import Authentication, ServiceTokens, account_methods
-from hydrasms_core.rpc.interceptors import Errors
+from hydrasms_core.rpc.interceptors import Errors, Pipeline
 from hydrasms_core.rpc.loopback import Loopback
 from tests.support.accounts import FakeLedger
 
@@ -38,7 +38,8 @@ def stub(database, clock, ledger, tmp_path):
     tokens.write_text(TOKEN)
     directory = AccessDirectory(database, store, clock)
     methods = account_methods([pb.DESCRIPTOR])
-    loopback = Loopback([Errors(), Authentication(ServiceTokens(tokens, clock), directory, methods)])
+    authentication = Authentication(ServiceTokens(tokens, clock), directory, methods)
+    loopback = Loopback([Pipeline([Errors(), authentication], guard=authentication.guard_stream)])
     accounts = Accounts(database, ledger, clock, directory.recheck)
     pb_grpc.add_AccountServiceServicer_to_server(AccountServicer(accounts), loopback)
     return pb_grpc.AccountServiceStub(loopback)

@@ -24,7 +24,7 @@ from hydrasms_core.errors import (
     InvalidPageToken,
     NotFound,
 )
-from hydrasms_core.rpc.interceptors import Errors
+from hydrasms_core.rpc.interceptors import Errors, Pipeline
 from hydrasms_core.rpc.loopback import Loopback
 from tests.support.ledger import AT_MS, charge, credits_ledger, fill, open_account, send
 
@@ -215,7 +215,8 @@ class AsCaller(Errors):
 
 
 def stub(billing, account_id=None):
-    loopback: Any = Loopback([AsCaller(Caller(account_id))])
+    pipeline = Pipeline([AsCaller(Caller(account_id))], guard=lambda _method, handler: handler)
+    loopback: Any = Loopback([pipeline])
     billing_service_pb2_grpc.add_BillingServiceServicer_to_server(BillingServicer(billing), loopback)
     return billing_service_pb2_grpc.BillingServiceStub(loopback)
 

@@ -74,7 +74,9 @@ def test_a_refused_message_is_refunded_once(server):
     account_id, key = server.account(credits=5)
     sent = server.send(key, recipient="+447700900901").body
     wait_until(lambda: server.messages(account_id)[0]["status"] == "rejected", what="the refusal")
-    kinds = [(t["kind"], t["amount"]) for t in server.transactions(account_id) if t["message_id"] == sent["ID"]]
+    kinds = [
+        (t["kind"], t["amount"]) for t in server.transactions(account_id) if t["message_id"] == sent["ID"]
+    ]
     assert sorted(kinds) == [("refund", 1), ("spend", -1)]
     assert server.json("credits", "balance", account_id) == {"balance": 5}
 
@@ -82,7 +84,13 @@ def test_a_refused_message_is_refunded_once(server):
 def test_the_example_program_sends_over_tcp_from_another_process(server):
     account_id, _key = server.account(credits=5)
     done = subprocess.run(
-        [sys.executable, str(ROOT / "clients/python/examples/send.py"), account_id, "+447700900222", "Hello, gRPC"],
+        [
+            sys.executable,
+            str(ROOT / "clients/python/examples/send.py"),
+            account_id,
+            "+447700900222",
+            "Hello, gRPC",
+        ],
         env=server.environment,
         capture_output=True,
         text=True,
@@ -116,8 +124,9 @@ def test_no_key_number_or_body_is_in_the_log(server):
     sent = server.send(printed_key(server), "a very private text", recipient="+447700900333")
     assert sent.status == 200
     server.send("hsms_wrong", "another private text", recipient="not-a-number")
+    wait_until(lambda: sent.headers["x-request-id"] in server.log_file.read_text(), what="the request's line")
+    wait_until(lambda: '"status":401' in server.log_file.read_text(), what="the refused request's line")
     log = server.log_file.read_text()
-    assert sent.headers["x-request-id"] in log
     for secret in (printed_key(server), "hsms_wrong", "private text", "447700900333", "not-a-number"):
         assert secret not in log
 

@@ -16,7 +16,9 @@ READY_WITHIN_S = 20.0
 
 def lost(history: History, stored: dict[str, str]) -> set[str]:
     """Return what was acknowledged and is not stored under the same id: the check that kill -9 is held against."""
-    return {content for content, message_id in history.acknowledged.items() if stored.get(content) != message_id}
+    return {
+        content for content, message_id in history.acknowledged.items() if stored.get(content) != message_id
+    }
 
 
 def kill_again_and_again(server: Served, *, kills: int, sends_between: int) -> None:

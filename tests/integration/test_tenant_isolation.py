@@ -302,6 +302,20 @@ async def test_with_a_key_that_nobody_has_every_rpc_is_unauthenticated(product, 
     assert set((await codes(product, methods, metadata)).values()) == {grpc.StatusCode.UNAUTHENTICATED}
 
 
+@pytest.mark.parametrize("digest", ["", "x", "0" * 63, "A" * 64, "0" * 64])
+async def test_with_what_is_no_digest_every_rpc_is_unauthenticated(product, methods, digest):
+    metadata = (*product.service, ("hydrasms-key-digest", digest))
+    assert set((await codes(product, methods, metadata)).values()) == {grpc.StatusCode.UNAUTHENTICATED}
+
+
+async def test_two_keys_open_nothing_even_where_both_are_right(product, methods):
+    """Least of all what a service may do."""
+    account = await product.account()
+    (*_, digest) = product.with_key(account.key)
+    metadata = (*product.service, digest, digest)
+    assert set((await codes(product, methods, metadata)).values()) == {grpc.StatusCode.UNAUTHENTICATED}
+
+
 async def test_with_a_key_that_was_deleted_every_rpc_is_unauthenticated(product, methods):
     account = await product.account()
     metadata = product.with_key(account.key)

@@ -26,42 +26,43 @@ def draft(
 
 def message(value: Message) -> message_pb2.Message:
     """Return a message as callers see it."""
-    number = value.recipient
-    created = timestamp(value.created_at_ms)
-    packed = message_pb2.Message(
-        id=value.id,
-        account_id=value.account_id,
-        sender=value.sender,
-        recipient=phone_number_pb2.PhoneNumber(
-            e164=number.e164,
-            country_iso2=number.country_iso2,
-            country_iso3=number.country_iso3,
-            calling_code=number.calling_code,
-        ),
-        content=value.content,
-        status=_STATUSES[value.status],
-        credits=value.credits,
-        encoding=_ENCODINGS[value.encoding],
-        segments=value.segments,
-        created_at=created,
-        updated_at=created if value.updated_at_ms == value.created_at_ms else timestamp(value.updated_at_ms),
-        expires_at=timestamp(value.expires_at_ms),
-    )
-    # A message that was just accepted has none of these, and setting a field costs whatever its value.
+    packed = message_pb2.Message()
+    _fill(packed, value)
+    return packed
+
+
+def sent(value: Accepted) -> messaging_service_pb2.SendMessageResponse:
+    """Return the answer to a send."""
+    packed = messaging_service_pb2.SendMessageResponse(idempotent_replayed=value.replayed)
+    _fill(packed.message, value.message)
+    return packed
+
+
+def _fill(packed: message_pb2.Message, value: Message) -> None:
+    """Fill a message where it stands: made apart and then put there, it takes twice as long."""
+    packed.id = value.id
+    packed.account_id = value.account_id
+    packed.sender = value.sender
+    number, recipient = value.recipient, packed.recipient
+    recipient.e164 = number.e164
+    recipient.country_iso2 = number.country_iso2
+    recipient.country_iso3 = number.country_iso3
+    recipient.calling_code = number.calling_code
+    packed.content = value.content
+    packed.status = _STATUSES[value.status]
+    packed.credits = value.credits
+    packed.encoding = _ENCODINGS[value.encoding]
+    packed.segments = value.segments
+    _fill_time(packed.created_at, value.created_at_ms)
+    _fill_time(packed.updated_at, value.updated_at_ms)
+    _fill_time(packed.expires_at, value.expires_at_ms)
+    # A message that was just accepted has none of these.
     if value.attempts:
         packed.carrier = value.carrier
         packed.attempts = value.attempts
         packed.duplicate_risk = value.duplicate_risk
     if value.failure:
         packed.failure = value.failure
-    return packed
-
-
-def sent(value: Accepted) -> messaging_service_pb2.SendMessageResponse:
-    """Return the answer to a send."""
-    return messaging_service_pb2.SendMessageResponse(
-        message=message(value.message), idempotent_replayed=value.replayed
-    )
 
 
 def batch(outcomes: Sequence[Outcome]) -> messaging_service_pb2.BatchSendMessagesResponse:
@@ -97,8 +98,14 @@ def inbound_messages(page: Page[InboundMessage]) -> messaging_service_pb2.ListIn
 
 def timestamp(at_ms: int) -> Timestamp:
     """Return a time in milliseconds since 1970 UTC as protobuf has it."""
-    seconds, millis = divmod(at_ms, 1000)
-    return Timestamp(seconds=seconds, nanos=millis * 1_000_000)
+    packed = Timestamp()
+    _fill_time(packed, at_ms)
+    return packed
+
+
+def _fill_time(packed: Timestamp, at_ms: int) -> None:
+    packed.seconds = at_ms // 1000
+    packed.nanos = at_ms % 1000 * 1_000_000
 
 
 def _result(outcome: Outcome) -> messaging_service_pb2.BatchSendMessagesResult:

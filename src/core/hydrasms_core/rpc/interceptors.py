@@ -185,12 +185,15 @@ class Deadlines:
 
 
 def metadata_value(context: Context, key: str) -> str | None:
-    """Return the one value that a caller sent under a key; None where it sent none, or more than one."""
+    """Return the one value that a caller sent under a key; None where it sent none.
+
+    Several stand for an empty one, which is never right: were they none, a call with two keys would be a service's.
+    """
     found: str | None = None
     for name, value in context.invocation_metadata() or ():
         if name == key:
             if found is not None:
-                return None
+                return ""
             found = value if isinstance(value, str) else value.decode("ascii", "replace")
     return found
 
