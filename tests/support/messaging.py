@@ -1,17 +1,27 @@
 """What tests of messaging share: its ports and its store in dictionaries."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
+from hydrasms_base.clock import Clock
 from hydrasms_base.ids import new_id
-from hydrasms_core.db.transaction import Transaction
+from hydrasms_core.db.transaction import Transaction, Work
 from hydrasms_core.errors import DomainError, InsufficientCredits
-from hydrasms_core.messaging.model import InboundMessage, Message, Status
+from hydrasms_core.messaging import accept, service
+from hydrasms_core.messaging.model import Accepted, Draft, InboundMessage, Message, Status
 from hydrasms_core.messaging.ports import Charge
+from hydrasms_core.messaging.service import Messaging
 from hydrasms_core.messaging.store import KeyedSend
 from hydrasms_core.paging import PageRequest
+from hydrasms_core.settings import MessagingSettings
+from tests.support.accounts import NoDatabase
 
 ALICE, BOB = new_id(), new_id()
+PHONE = "+447700900000"
+HELLO = Draft(PHONE, "Hello")
 
 
 class FakeCredits:
@@ -110,3 +120,50 @@ class FakeMessageStore:
 def _page(rows: list[Any], page: PageRequest) -> list[Any]:
     below = [row for row in rows if page.before is None or row.id < page.before]
     return sorted(below, key=lambda row: row.id, reverse=True)[: page.size + 1]
+
+
+def patch_store(monkeypatch: pytest.MonkeyPatch) -> FakeMessageStore:
+    """Put a fake in the place of the store, for service and acceptance alike."""
+    fake = FakeMessageStore()
+    monkeypatch.setattr(service, "store", fake)
+    monkeypatch.setattr(accept, "store", fake)
+    return fake
+
+
+class MessagingWorld:
+    """A messaging service whose surroundings are all fakes; its store is patched in by `patch_store`."""
+
+    def __init__(self, clock: Clock, store: FakeMessageStore, database: Any, **settings: Any) -> None:
+        self.clock = clock
+        self.store = store
+        self.credits = FakeCredits()
+        self.accounts = FakeSendingAccounts()
+        self.wakes = 0
+        self.messaging = Messaging(
+            database, self.credits, self.accounts, clock, MessagingSettings(**settings), self._wake
+        )
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    async def send(self, draft: Draft = HELLO, *, account: str = ALICE, actor: str = "account") -> Accepted:
+        return await self.messaging.send(account, draft, actor=actor)
+
+    def assert_nothing_happened(self) -> None:
+        assert self.store.messages == {}
+        assert self.store.keys == {}
+        assert self.credits.spent == []
+        assert self.wakes == 0
+
+
+class GatedDatabase(NoDatabase):
+    """Lets no work begin before the gate is open; `entered` once the first stands before it."""
+
+    def __init__(self) -> None:
+        self.entered = asyncio.Event()
+        self.gate = asyncio.Event()
+
+    async def write(self, work: Work[Any]) -> Any:
+        self.entered.set()
+        await self.gate.wait()
+        return await super().write(work)

@@ -1,10 +1,9 @@
-"""What one may do with messages: the rules alone, with every port a fake."""
+"""Sending, in batches too, and estimating: the rules alone, with every port a fake."""
 
 import asyncio
 
 import pytest
 
-from hydrasms_base.ids import new_id
 from hydrasms_core.errors import (
     AccountSuspended,
     DomainError,
@@ -13,76 +12,26 @@ from hydrasms_core.errors import (
     InvalidArgument,
     InvalidContent,
     InvalidIdempotencyKey,
-    InvalidPageToken,
     InvalidRecipient,
-    NotCancellable,
     NotFound,
     Overloaded,
     SendingNotEnabled,
     StoreUnavailable,
 )
-from hydrasms_core.messaging import accept, service
-from hydrasms_core.messaging.model import Accepted, Draft, InboundMessage, Status
-from hydrasms_core.messaging.service import Messaging
+from hydrasms_core.messaging.model import Accepted, Draft, Status
 from hydrasms_core.messaging.text import Encoding
-from hydrasms_core.settings import MessagingSettings
 from tests.support.accounts import NoDatabase, within_bounds
-from tests.support.messaging import ALICE, BOB, FakeCredits, FakeMessageStore, FakeSendingAccounts
-
-PHONE = "+447700900000"
-HELLO = Draft(PHONE, "Hello")
-
-
-class World:
-    """A messaging service whose surroundings are all fakes."""
-
-    def __init__(self, clock, store, database, **settings):
-        self.clock = clock
-        self.store = store
-        self.credits = FakeCredits()
-        self.accounts = FakeSendingAccounts()
-        self.wakes = 0
-        self.messaging = Messaging(
-            database, self.credits, self.accounts, clock, MessagingSettings(**settings), self._wake
-        )
-
-    def _wake(self):
-        self.wakes += 1
-
-    async def send(self, draft=HELLO, *, account=ALICE, actor="account"):
-        return await self.messaging.send(account, draft, actor=actor)
-
-    def assert_nothing_happened(self):
-        assert self.store.messages == {}
-        assert self.store.keys == {}
-        assert self.credits.spent == []
-        assert self.wakes == 0
-
-
-class GatedDatabase(NoDatabase):
-    """Lets no work begin before the gate is open; `entered` once the first stands before it."""
-
-    def __init__(self):
-        self.entered = asyncio.Event()
-        self.gate = asyncio.Event()
-
-    async def write(self, work):
-        self.entered.set()
-        await self.gate.wait()
-        return await super().write(work)
+from tests.support.messaging import ALICE, BOB, HELLO, PHONE, GatedDatabase, MessagingWorld, patch_store
 
 
 @pytest.fixture
 def store(monkeypatch):
-    fake = FakeMessageStore()
-    monkeypatch.setattr(service, "store", fake)
-    monkeypatch.setattr(accept, "store", fake)
-    return fake
+    return patch_store(monkeypatch)
 
 
 @pytest.fixture
 def world(clock, store):
-    return World(clock, store, NoDatabase())
+    return MessagingWorld(clock, store, NoDatabase())
 
 
 # ---- sending -----------------------------------------------------------------------------------------------
@@ -112,7 +61,7 @@ async def test_the_price_is_that_of_the_credits_port_and_the_actor_is_who_asked(
 
 
 async def test_sender_and_validity_are_the_operators(clock, store):
-    world = World(clock, store, NoDatabase(), sent_from="Hydra", validity_s=3_600)
+    world = MessagingWorld(clock, store, NoDatabase(), sent_from="Hydra", validity_s=3_600)
     message = (await world.send()).message
     assert message.sender == "Hydra"
     assert message.expires_at_ms == clock.now_ms() + 3_600_000
@@ -125,7 +74,7 @@ async def test_a_message_knows_how_it_travels(world):
 
 async def test_the_dispatcher_is_called_when_the_message_is_committed_and_not_before(clock, store):
     database = GatedDatabase()
-    world = World(clock, store, database)
+    world = MessagingWorld(clock, store, database)
     sending = asyncio.create_task(world.send())
     await within_bounds(database.entered.wait())
     assert world.wakes == 0
@@ -218,7 +167,7 @@ async def test_a_key_belongs_to_its_account(world):
 
 async def test_sends_that_wait_together_share_a_transaction(clock, store):
     database = GatedDatabase()
-    world = World(clock, store, database)
+    world = MessagingWorld(clock, store, database)
     first = asyncio.create_task(world.send())
     await within_bounds(database.entered.wait())
     others = [asyncio.create_task(world.send()) for _ in range(10)]
@@ -234,7 +183,7 @@ async def test_sends_that_wait_together_share_a_transaction(clock, store):
 
 async def test_past_the_bound_sends_are_refused_at_once(clock, store):
     database = GatedDatabase()
-    world = World(clock, store, database, max_waiting=2)
+    world = MessagingWorld(clock, store, database, max_waiting=2)
     first = asyncio.create_task(world.send())
     await within_bounds(database.entered.wait())
     waiting = [asyncio.create_task(world.send()) for _ in range(2)]
@@ -321,117 +270,3 @@ def test_an_estimate_of_a_plain_text_names_no_character(world):
 def test_an_estimate_is_for_what_could_be_sent(world, content):
     with pytest.raises(InvalidContent):
         world.messaging.estimate(content)
-
-
-# ---- reading -----------------------------------------------------------------------------------------------
-
-
-async def test_a_message_is_found_by_its_account_alone(world):
-    sent = (await world.send()).message
-    assert await world.messaging.get(ALICE, sent.id) == sent
-    with pytest.raises(NotFound, match="no such message"):
-        await world.messaging.get(BOB, sent.id)
-
-
-@pytest.mark.parametrize(
-    "message_id", ["", "x", "' OR 1=1", "\0", new_id().upper(), new_id() + "\n", "\ud800"]
-)
-async def test_what_is_no_id_never_reaches_the_store(world, message_id):
-    with pytest.raises(NotFound, match="no such message"):
-        await world.messaging.get(ALICE, message_id)
-    with pytest.raises(NotFound, match="no such message"):
-        await world.messaging.cancel(ALICE, message_id, actor="account")
-    assert world.store.asked_for == []
-
-
-async def test_messages_are_listed_in_pages_newest_first(world):
-    sent = [(await world.send(Draft(PHONE, str(number)))).message for number in range(5)]
-    await world.send(account=BOB)
-    listed, token = [], ""
-    for size in (2, 2, 1):
-        page = await world.messaging.list_sent(ALICE, size, token)
-        assert len(page.rows) == size
-        listed += page.rows
-        token = page.next_token
-    assert listed == sent[::-1]
-    assert token == ""
-
-
-async def test_what_phones_sent_is_listed_in_pages_for_accounts_that_may_send(world, clock):
-    arrived = [InboundMessage(new_id(), ALICE, PHONE, "order", "", None, clock.now_ms()) for _ in range(3)]
-    world.store.inbound = [*arrived, InboundMessage(new_id(), BOB, PHONE, "order", "", None, clock.now_ms())]
-    first = await world.messaging.list_inbound(ALICE, 2, "")
-    last = await world.messaging.list_inbound(ALICE, 2, first.next_token)
-    assert [*first.rows, *last.rows] == arrived[::-1]
-    world.accounts.refusal = SendingNotEnabled("no")
-    with pytest.raises(SendingNotEnabled):
-        await world.messaging.list_inbound(ALICE, -1, "nonsense")
-
-
-async def test_an_account_that_may_not_send_still_sees_what_it_sent(world):
-    sent = (await world.send()).message
-    world.accounts.refusal = AccountSuspended("no")
-    assert (await world.messaging.list_sent(ALICE, 0, "")).rows == [sent]
-    assert await world.messaging.get(ALICE, sent.id) == sent
-
-
-async def test_a_page_token_is_good_for_one_list_of_one_account(world, clock):
-    for _ in range(2):
-        await world.send()
-        await world.send(account=BOB)
-        world.store.inbound.append(InboundMessage(new_id(), ALICE, PHONE, "order", "", None, clock.now_ms()))
-    token = (await world.messaging.list_sent(ALICE, 1, "")).next_token
-    for refused in (
-        world.messaging.list_sent(BOB, 1, token),
-        world.messaging.list_inbound(ALICE, 1, token),
-    ):
-        with pytest.raises(InvalidPageToken):
-            await refused
-    assert len((await world.messaging.list_sent(ALICE, 1, token)).rows) == 1
-
-
-# ---- taking back -------------------------------------------------------------------------------------------
-
-
-async def test_a_queued_message_is_taken_back_and_refunded(world, clock):
-    sent = (await world.send(Draft(PHONE, "x" * 25))).message
-    clock.advance(5)
-    cancelled = await world.messaging.cancel(ALICE, sent.id, actor="service")
-    assert cancelled == sent._replace(status=Status.CANCELLED, updated_at_ms=clock.now_ms())
-    assert [
-        (each.account_id, each.message_id, each.credits, each.actor) for each in world.credits.refunded
-    ] == [(ALICE, sent.id, 3, "service")]
-    assert world.store.outbox == set()
-    assert world.credits.balances[ALICE] == 100
-
-
-async def test_a_message_that_is_taken_back_twice_is_refunded_once(world, clock):
-    sent = (await world.send()).message
-    first = await world.messaging.cancel(ALICE, sent.id, actor="account")
-    clock.advance(5)
-    assert await world.messaging.cancel(ALICE, sent.id, actor="account") == first
-    assert len(world.credits.refunded) == 1
-
-
-@pytest.mark.parametrize("status", sorted(set(Status) - {Status.QUEUED, Status.CANCELLED}))
-async def test_a_message_that_has_left_the_queue_stays_as_it_is(world, status):
-    sent = (await world.send()).message
-    world.store.put(sent._replace(status=status))
-    with pytest.raises(NotCancellable) as caught:
-        await world.messaging.cancel(ALICE, sent.id, actor="account")
-    assert caught.value.metadata == {"status": status.value}
-    assert world.credits.refunded == []
-    assert world.store.messages[ALICE, sent.id].status is status
-
-
-async def test_anothers_message_cannot_be_taken_back(world):
-    sent = (await world.send()).message
-    with pytest.raises(NotFound):
-        await world.messaging.cancel(BOB, sent.id, actor="account")
-    assert world.store.messages[ALICE, sent.id].status is Status.QUEUED
-
-
-async def test_a_suspended_account_may_take_back(world):
-    sent = (await world.send()).message
-    world.accounts.refusal = AccountSuspended("no")
-    assert (await world.messaging.cancel(ALICE, sent.id, actor="account")).status is Status.CANCELLED

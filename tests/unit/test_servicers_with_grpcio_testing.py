@@ -1,4 +1,4 @@
-"""grpcio-testing runs asynchronous servicers through our adapter, and every servicer passes on what its service says."""
+"""Every asynchronous servicer, run for real by grpcio-testing, passes on what its service says."""
 
 import asyncio
 import threading

@@ -1,9 +1,9 @@
 """The HTTP/1.1 listener: uvicorn's protocol, without what it lets pass.
 
 Refused with 400 before anything reaches the application: a request whose framing two readers could see
-differently, one without a Host, and a head beyond its limit. A client that is silent or too slow is closed, but one
-that is still writing gets its answer first. A wish for another protocol is ignored, as RFC 9110, section 7.8
-allows, and the request is served.
+differently, one without a Host, and a head that does not end within its limit. A client that is silent or too slow
+is closed, but one that is still writing gets its answer first. A wish for another protocol is ignored, as
+RFC 9110, section 7.8 allows, and the request is served.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 65_536
+"""How long a head may grow that comes in several reads; one read is bounded by itself."""
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 
@@ -58,7 +59,7 @@ class Listener(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Note that a request has begun."""
-        self._awaits_rest = self._awaits_head = True
+        self._awaits_rest = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -77,6 +78,7 @@ class Listener(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # The parser means that another protocol begins here; `_feed` knows better.
         self._awaits_rest = False
+        self._awaits_head = True
         super().on_message_complete()
         if self._is_last:
             self.cycle.keep_alive = False
