@@ -1,44 +1,129 @@
 """No overdraft: many sends at once, just enough credits for some of them (bars, money, 1)."""
 
 import asyncio
+import contextlib
+import sqlite3
 import threading
+from dataclasses import dataclass
 
 import pytest
-import sqlalchemy as sa
-
-from hydrasms_billing.tables import balances
-from hydrasms_core.accounts.tables import accounts
-from tests.support.gates import Gate
 
 BALANCE = 100
 RACERS = 400
+THREADS = 8
 
 
-async def race(product, trials: int) -> None:
-    for _ in range(trials):
-        account = await product.account(credits=BALANCE)
-        answers = await asyncio.gather(
-            *(
-                product.http.post(
-                    "/api/messages",
-                    headers={"Authorization": account.key},
-                    json={"recipient": "+447700900000", "content": f"racer {number}"},
-                )
-                for number in range(RACERS)
-            )
-        )
-        statuses = [answer.status_code for answer in answers]
-        assert statuses.count(200) == BALANCE
-        assert statuses.count(400) == RACERS - BALANCE
-        assert {a.json()["code"] for a in answers if a.status_code == 400} == {"INSUFFICIENT_CREDITS"}
-        assert await product.balance(account.id) == 0
-        assert len(await product.messages(account.id)) == BALANCE
+@dataclass(frozen=True)
+class Outcome:
+    """What a race left: how its sends were answered, and what was then found stored."""
+
+    accepted: int
+    refused: int
+    balance: int
+    messages: int
+
+
+def assert_no_overdraft(outcome):
+    assert outcome.balance >= 0
+    assert outcome == Outcome(accepted=BALANCE, refused=RACERS - BALANCE, balance=0, messages=BALANCE)
+
+
+async def race(product):
+    account = await product.account(credits=BALANCE)
+    answers = await asyncio.gather(*(product.post(account, f"racer {number}") for number in range(RACERS)))
+    refusals = [answer for answer in answers if answer.status_code != 200]
+    assert {(answer.status_code, answer.json()["code"]) for answer in refusals} == {
+        (400, "INSUFFICIENT_CREDITS")
+    }
+    accepted = {answer.json()["ID"] for answer in answers if answer.status_code == 200}
+    stored = {message.id for message in await product.messages(account.id)}
+    assert accepted == stored
+    spends = [row for row in await product.transactions(account.id) if row.amount < 0]
+    assert sorted((row.message_id, row.amount) for row in spends) == [(each, -1) for each in sorted(stored)]
+    return Outcome(len(accepted), len(refusals), await product.balance(account.id), len(stored))
 
 
 async def test_exactly_as_many_sends_are_accepted_as_there_are_credits(product):
-    await race(product, trials=2)
+    assert_no_overdraft(await race(product))
 
 
 @pytest.mark.faults
 async def test_exactly_as_many_sends_are_accepted_as_there_are_credits_20_times(product):
-    await race(product, trials=20)
+    for _ in range(20):
+        assert_no_overdraft(await race(product))
+
+
+def spend_after_reading(connection, all_have_read):
+    """Spend where the balance that was read allows it: the mistake that the writer and the CHECK rule out."""
+    (seen,) = connection.execute("SELECT balance FROM unchecked").fetchone()
+    all_have_read()
+    if seen < 1:
+        return False
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("UPDATE unchecked SET balance = balance - 1")
+    connection.execute("INSERT INTO sent DEFAULT VALUES")
+    connection.execute("COMMIT")
+    return True
+
+
+def spend_under_the_lock(connection, all_have_read):
+    """Spend as it is done right, so that it is the reading beforehand that the control fails for."""
+    all_have_read()
+    connection.execute("BEGIN IMMEDIATE")
+    changed = connection.execute("UPDATE unchecked SET balance = balance - 1 WHERE balance >= 1").rowcount
+    if changed:
+        connection.execute("INSERT INTO sent DEFAULT VALUES")
+    connection.execute("COMMIT")
+    return changed == 1
+
+
+def race_threads(path, spend):
+    """Race for a balance in a copy of its table that has no CHECK; nobody spends before all have read."""
+    with contextlib.closing(_open(path)) as connection:
+        connection.execute("DROP TABLE IF EXISTS unchecked")
+        connection.execute("DROP TABLE IF EXISTS sent")
+        # What is created from a query takes over the columns and no constraint.
+        connection.execute("CREATE TABLE unchecked AS SELECT * FROM balances")
+        connection.execute("CREATE TABLE sent (id INTEGER PRIMARY KEY)")
+        connection.execute("INSERT INTO unchecked VALUES ('account', ?, 0)", (BALANCE,))
+        barrier = threading.Barrier(THREADS, timeout=60)
+        answers = []
+
+        def send_on():
+            with contextlib.closing(_open(path)) as own:
+                for _ in range(RACERS // THREADS):
+                    barrier.wait()
+                    answers.append(spend(own, barrier.wait))
+
+        threads = [threading.Thread(target=send_on) for _ in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        assert len(answers) == RACERS
+        (balance,) = connection.execute("SELECT balance FROM unchecked").fetchone()
+        (messages,) = connection.execute("SELECT count(*) FROM sent").fetchone()
+    return Outcome(answers.count(True), answers.count(False), balance, messages)
+
+
+def _open(path):
+    connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+    # Nothing here has to outlive a crash.
+    connection.execute("PRAGMA synchronous = OFF")
+    return connection
+
+
+def test_control_reading_before_spending_overdraws_and_is_caught_20_times_of_20(database_path):
+    caught = 0
+    for _ in range(20):
+        outcome = race_threads(database_path, spend_after_reading)
+        # The last round in which all read a credit begins at 4, and all eight spend it.
+        assert outcome == Outcome(accepted=104, refused=296, balance=-4, messages=104)
+        with pytest.raises(AssertionError):
+            assert_no_overdraft(outcome)
+        caught += 1
+    assert caught == 20
+
+
+def test_control_the_same_threads_pass_where_reading_and_spending_are_one(database_path):
+    assert_no_overdraft(race_threads(database_path, spend_under_the_lock))

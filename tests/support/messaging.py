@@ -64,6 +64,9 @@ class FakeSendingAccounts:
         self.refusal: DomainError | None = None
         self.asked: list[str] = []
 
+    async def require_account(self, account_id: str) -> None:
+        await self.require_sending(account_id)
+
     async def require_sending(self, account_id: str) -> None:
         self.asked.append(account_id)
         if self.refusal is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 import structlog
@@ -219,7 +220,7 @@ def _broken_edge():
         raise ZeroDivisionError("a secret")
 
     # The channel is the one thing that the edge is given and that every send goes through.
-    channel = Loopback()
+    channel: Any = Loopback()
     channel.unary_unary = lambda *_, **__: broken
     return make_edge_of(create_app(channel, Secret(TOKEN), Metrics(), EdgeSettings()))
 

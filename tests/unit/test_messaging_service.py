@@ -246,8 +246,8 @@ async def test_what_dooms_the_transaction_dooms_the_whole_batch(world):
 # ---- estimates ---------------------------------------------------------------------------------------------
 
 
-def test_an_estimate_says_price_and_shape(world):
-    estimate = world.messaging.estimate("abc ж" + "x" * 70)
+async def test_an_estimate_says_price_and_shape(world):
+    estimate = await world.messaging.estimate(ALICE, "abc ж" + "x" * 70)
     assert (estimate.credits, estimate.encoding, estimate.segments, estimate.units) == (
         8,
         Encoding.UCS2,
@@ -257,8 +257,8 @@ def test_an_estimate_says_price_and_shape(world):
     assert (estimate.non_gsm_index, estimate.non_gsm_character) == (4, "ж")
 
 
-def test_an_estimate_of_a_plain_text_names_no_character(world):
-    estimate = world.messaging.estimate("Hello")
+async def test_an_estimate_of_a_plain_text_names_no_character(world):
+    estimate = await world.messaging.estimate(ALICE, "Hello")
     assert (estimate.encoding, estimate.non_gsm_index, estimate.non_gsm_character) == (
         Encoding.GSM7,
         None,
@@ -267,6 +267,6 @@ def test_an_estimate_of_a_plain_text_names_no_character(world):
 
 
 @pytest.mark.parametrize("content", ["", "x" * 800, "\0"])
-def test_an_estimate_is_for_what_could_be_sent(world, content):
+async def test_an_estimate_is_for_what_could_be_sent(world, content):
     with pytest.raises(InvalidContent):
-        world.messaging.estimate(content)
+        await world.messaging.estimate(ALICE, content)

@@ -10,6 +10,7 @@ import os
 import sys
 import uuid
 from pathlib import Path
+from typing import cast
 
 import grpc
 from google.rpc import error_details_pb2
@@ -51,7 +52,7 @@ def main() -> int:
 
 def reason(error: grpc.RpcError) -> str:
     """Return the stable word for why a call was refused; see docs/errors.md."""
-    status = rpc_status.from_call(error)
+    status = rpc_status.from_call(cast("grpc.Call", error))
     info = error_details_pb2.ErrorInfo()
     for detail in status.details if status is not None else ():
         if detail.Unpack(info):

@@ -10,21 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from hydrasms_billing.credits import LedgerCredits
-from hydrasms_billing.service import Billing
-from hydrasms_billing.servicer import BillingServicer
-from hydrasms_core.accounts import store as accounts_store
-from hydrasms_core.accounts.directory import AccessDirectory
-from hydrasms_core.accounts.service import Accounts
-from hydrasms_core.accounts.servicer import AccountServicer
-from hydrasms_core.carriers.registry import Carriers
-from hydrasms_core.carriers.simulator.carrier import SimulatedCarrier
-from hydrasms_core.carriers.simulator.servicer import SimulatorServicer
-from hydrasms_core.messaging.dispatcher import Dispatcher
-from hydrasms_core.messaging.receipts import ReceiptIntake
-from hydrasms_edge.app import create_app
-from hydrasms_edge.server import HttpServer
-from hydrasms_edge.settings import EdgeSettings
 
 from hydrasms.accounts.v1 import account_service_pb2, account_service_pb2_grpc
 from hydrasms.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
@@ -38,14 +23,29 @@ from hydrasms_base.clock import SystemClock
 from hydrasms_base.log import get_logger
 from hydrasms_base.metrics import Metrics
 from hydrasms_base.secret import Secret, make_secret
+from hydrasms_billing.credits import LedgerCredits
+from hydrasms_billing.service import Billing
+from hydrasms_billing.servicer import BillingServicer
+from hydrasms_core.accounts import store as accounts_store
+from hydrasms_core.accounts.directory import AccessDirectory
+from hydrasms_core.accounts.service import Accounts
+from hydrasms_core.accounts.servicer import AccountServicer
+from hydrasms_core.carriers.registry import Carriers
+from hydrasms_core.carriers.simulator.carrier import SimulatedCarrier
+from hydrasms_core.carriers.simulator.servicer import SimulatorServicer
 from hydrasms_core.db.sqlite import SqliteDatabase
 from hydrasms_core.db.transaction import Database
+from hydrasms_core.messaging.dispatcher import Dispatcher
+from hydrasms_core.messaging.receipts import ReceiptIntake
 from hydrasms_core.messaging.service import Messaging
 from hydrasms_core.messaging.servicer import MessagingServicer
 from hydrasms_core.rpc.auth import Authentication, ServiceTokens, account_methods
 from hydrasms_core.rpc.interceptors import Deadlines, Errors, Observation, Pipeline, RequestIds
 from hydrasms_core.rpc.server import AddressInUse, GrpcServer
 from hydrasms_core.settings import MessagingSettings
+from hydrasms_edge.app import create_app
+from hydrasms_edge.server import HttpServer
+from hydrasms_edge.settings import EdgeSettings
 
 _FILES = (
     account_service_pb2.DESCRIPTOR,

@@ -21,14 +21,14 @@ async def demo_key(channel: grpc.aio.Channel, token: Secret, path: Path) -> str 
     """
     accounts = account_service_pb2_grpc.AccountServiceStub(channel)
     metadata = (("authorization", f"Bearer {token.reveal()}"),)
-    if not path.exists():
+    if not path.exists():  # noqa: ASYNC240 - once, before anybody is served
         listed = await accounts.ListAccounts(
             pb.ListAccountsRequest(page_size=1), metadata=metadata, timeout=_TIMEOUT_S
         )
         if listed.accounts:
             return None
         write_secret(path, generate_key())
-    key = path.read_text().strip()
+    key = path.read_text().strip()  # noqa: ASYNC240 - as above
     if not await _is_known(accounts, token, key):
         created = await accounts.CreateAccount(
             pb.CreateAccountRequest(

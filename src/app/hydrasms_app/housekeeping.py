@@ -2,10 +2,9 @@
 
 import asyncio
 
-from hydrasms_core.carriers.simulator.carrier import SimulatedCarrier
-
 from hydrasms_base.clock import Clock
 from hydrasms_base.log import get_logger
+from hydrasms_core.carriers.simulator.carrier import SimulatedCarrier
 from hydrasms_core.db.transaction import Database
 from hydrasms_core.errors import StoreUnavailable
 from hydrasms_core.idempotency import store as idempotency

@@ -6,7 +6,6 @@ import signal
 import sys
 
 import uvloop
-from hydrasms_billing.verify import verify_ledger
 
 from hydrasms.billing.v1 import billing_service_pb2
 from hydrasms_app import migrate
@@ -15,6 +14,7 @@ from hydrasms_app.data_dir import owned_data_dir
 from hydrasms_app.settings import Settings
 from hydrasms_base.log import configure_logging, get_logger
 from hydrasms_billing import wire as billing_wire
+from hydrasms_billing.verify import verify_ledger
 from hydrasms_core.db.sqlite import SqliteDatabase
 
 _SWITCH_INTERVAL_S = 0.0005

@@ -93,17 +93,16 @@ class AccessDirectory:
             raise ApiKeyDisabled("This API key is past its end.")
         return key.account_id
 
+    async def require_account(self, account_id: str) -> None:
+        """Return where there is such an account; raises NotFound or StoreUnavailable."""
+        await self._account(account_id)
+
     async def require_sending(self, account_id: str) -> None:
         """Return where an account may send.
 
         Raises NotFound, AccountSuspended, SendingNotEnabled or StoreUnavailable.
         """
-        oldest = self._clock.monotonic() - MAX_AGE_S
-        if self._checked_at < oldest:
-            await self._check_version(oldest)
-        account = self._accounts.get(account_id)
-        if account is None:
-            account = await self._find_account(account_id, oldest)
+        account = await self._account(account_id)
         if account.suspended:
             raise AccountSuspended("This account is suspended.")
         if not account.sending_enabled:
@@ -113,6 +112,15 @@ class AccessDirectory:
         """Trust nothing until the version has been read again; to be called after every commit of a change."""
         self._epoch += 1
         self._checked_at = -math.inf
+
+    async def _account(self, account_id: str) -> AccountAccess:
+        oldest = self._clock.monotonic() - MAX_AGE_S
+        if self._checked_at < oldest:
+            await self._check_version(oldest)
+        account = self._accounts.get(account_id)
+        if account is None:
+            account = await self._find_account(account_id, oldest)
+        return account
 
     async def _find_key(self, digest: str, oldest: float) -> KeyAccess:
         key = None

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 _TOKEN = re.compile(r"\{rows\}|:[a-z_]+\b", re.ASCII)
-_ROWS = ""
+_BATCH = ""
 
 MAX_BOUND_VALUES = 8_192
 """How many values a batch binds one by one at most; a larger one goes as JSON. SQLite itself allows 32,766, but
@@ -31,7 +31,7 @@ class SetStatement:
         if tokens.count("{rows}") != 1:
             raise ValueError("a set statement takes its rows in one place")
         self._pieces = _TOKEN.split(text)
-        self._order = [_ROWS if token == "{rows}" else token[1:] for token in tokens]
+        self._order = [_BATCH if found == "{rows}" else found[1:] for found in tokens]
         self._columns = tuple(columns)
         self._texts: dict[int, str] = {}
 
@@ -59,7 +59,7 @@ class SetStatement:
             text = self._texts[slots] = self._sqlite_text(slots)
         values: list[Any] = []
         for name in self._order:
-            if name == _ROWS:
+            if name == _BATCH:
                 values += bound
             else:
                 values.append(parameters[name])
@@ -74,5 +74,5 @@ class SetStatement:
         else:
             picked = ", ".join(f"value ->> {index} AS {name}" for index, name in enumerate(self._columns))
             batch = f"(SELECT {picked} FROM json_each(?))"
-        filled = [batch if name == _ROWS else "?" for name in self._order]
+        filled = [batch if name == _BATCH else "?" for name in self._order]
         return "".join(chain.from_iterable(zip(self._pieces, [*filled, ""], strict=True)))

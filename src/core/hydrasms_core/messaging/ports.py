@@ -40,7 +40,11 @@ class Credits(Protocol):
 
 
 class SendingAccounts(Protocol):
-    """Which accounts may send."""
+    """Which accounts there are, and which may send."""
+
+    async def require_account(self, account_id: str) -> None:
+        """Return where there is such an account; raises NotFound."""
+        ...
 
     async def require_sending(self, account_id: str) -> None:
         """Return where the account may send; raises NotFound, AccountSuspended or SendingNotEnabled."""

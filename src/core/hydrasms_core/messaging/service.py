@@ -83,8 +83,9 @@ class Messaging:
         self._wake()
         return [next(settled) if isinstance(each, Send) else each for each in checked]
 
-    def estimate(self, content: str) -> Estimate:
-        """Say what a text costs and how it travels; raises InvalidContent."""
+    async def estimate(self, account_id: str, content: str) -> Estimate:
+        """Say what a text costs an account and how it travels; raises NotFound and InvalidContent."""
+        await self._accounts.require_account(account_id)
         shape = measure(check_content(content))
         index = shape.first_non_gsm_index
         return Estimate(
@@ -98,11 +99,11 @@ class Messaging:
 
     async def get(self, account_id: str, message_id: str) -> Message:
         """Return one message; raises NotFound."""
-        found = await self._database.read(lambda tx: self._found(tx, account_id, message_id))
-        return found
+        return await self._database.read(lambda tx: self._found(tx, account_id, message_id))
 
     async def list_sent(self, account_id: str, size: int, token: str) -> Page[Message]:
-        """Return one page of an account's messages, newest first."""
+        """Return one page of an account's messages, newest first; raises NotFound for no such account."""
+        await self._accounts.require_account(account_id)
         page = page_request(size, token, scope=f"messages:{account_id}")
         rows = await self._database.read(lambda tx: store.list_messages(tx, account_id, page))
         return page_of(rows, [row.id for row in rows], page)

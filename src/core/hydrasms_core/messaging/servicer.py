@@ -33,8 +33,8 @@ class MessagingServicer(messaging_service_pb2_grpc.MessagingServiceServicer):
         self, request: pb.EstimateMessageRequest, context: Context
     ) -> pb.EstimateMessageResponse:
         """Say what a text costs and how it travels."""
-        caller().account_for(request.account_id)
-        return wire.estimate(self._messaging.estimate(request.content))
+        account_id = caller().account_for(request.account_id)
+        return wire.estimate(await self._messaging.estimate(account_id, request.content))
 
     async def GetMessage(self, request: pb.GetMessageRequest, context: Context) -> pb.GetMessageResponse:
         """Return one message."""

@@ -1,10 +1,10 @@
 """Messages as protobuf."""
 
 from collections.abc import Sequence
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from hydrasms.messaging.v1 import message_pb2, messaging_service_pb2
-from hydrasms.type.v1 import phone_number_pb2
 from hydrasms_core.errors import DomainError
 from hydrasms_core.messaging.accept import Outcome
 from hydrasms_core.messaging.model import Accepted, Draft, Estimate, InboundMessage, Message, Status
