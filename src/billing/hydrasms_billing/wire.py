@@ -9,8 +9,8 @@ from hydrasms_billing.model import (
     TransactionKind,
     VerifyReport,
 )
-from hydrasms_core.messaging.wire import timestamp
 from hydrasms_core.paging import Page
+from hydrasms_core.rpc.wire import timestamp
 
 _KINDS = {kind: pb.TransactionKind.Value(f"TRANSACTION_KIND_{kind.name}") for kind in TransactionKind}
 _DISCREPANCY_KINDS = {

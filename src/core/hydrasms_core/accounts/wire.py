@@ -1,7 +1,6 @@
 """Accounts and API keys as protobuf."""
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from hydrasms.accounts.v1 import account_service_pb2 as pb
 from hydrasms_core.accounts.model import (
@@ -18,6 +17,7 @@ from hydrasms_core.accounts.model import (
 )
 from hydrasms_core.errors import InvalidArgument
 from hydrasms_core.paging import Page
+from hydrasms_core.rpc.wire import timestamp
 
 _TO_WIRE = {plan: pb.Plan.Value(f"PLAN_{plan.name}") for plan in Plan}
 _FROM_WIRE: dict[int, Plan | None] = {pb.PLAN_UNSPECIFIED: None} | {
@@ -76,8 +76,8 @@ def account(value: Account) -> pb.Account:
         plan=_TO_WIRE[value.plan],
         sending_enabled=value.sending_enabled,
         suspended=value.suspended,
-        created_at=_timestamp(value.created_at_ms),
-        updated_at=_timestamp(value.updated_at_ms),
+        created_at=timestamp(value.created_at_ms),
+        updated_at=timestamp(value.updated_at_ms),
     )
 
 
@@ -90,8 +90,8 @@ def api_key(value: ApiKey) -> pb.ApiKey:
         prefix=value.prefix,
         enabled=value.enabled,
         imported=value.imported,
-        created_at=_timestamp(value.created_at_ms),
-        expires_at=None if value.expires_at_ms is None else _timestamp(value.expires_at_ms),
+        created_at=timestamp(value.created_at_ms),
+        expires_at=None if value.expires_at_ms is None else timestamp(value.expires_at_ms),
     )
 
 
@@ -148,8 +148,3 @@ def _plan(number: int) -> Plan | None:
 
 def _millis(span: Duration) -> int:
     return (span.seconds * 1_000_000_000 + span.nanos) // 1_000_000
-
-
-def _timestamp(at_ms: int) -> Timestamp:
-    seconds, millis = divmod(at_ms, 1000)
-    return Timestamp(seconds=seconds, nanos=millis * 1_000_000)

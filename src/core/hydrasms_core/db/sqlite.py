@@ -67,7 +67,11 @@ def _prepare(engine: sa.Engine, *, begin: str, read_only: bool) -> None:
 def sync_engine(path: Path, *, read_only: bool = False) -> sa.Engine:
     """Return an engine whose transactions take the write lock at once, or, read-only, never."""
     engine = sa.create_engine(
-        f"sqlite:///{path}", poolclass=NullPool, connect_args={"cached_statements": _PREPARED_STATEMENTS}
+        f"sqlite:///{path}",
+        poolclass=NullPool,
+        connect_args={"cached_statements": _PREPARED_STATEMENTS},
+        # An error's text reaches the log; the values bound to its statement are numbers and bodies.
+        hide_parameters=True,
     )
     _prepare(engine, begin="BEGIN" if read_only else "BEGIN IMMEDIATE", read_only=read_only)
     return engine

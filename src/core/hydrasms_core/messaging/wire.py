@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from hydrasms.messaging.v1 import message_pb2, messaging_service_pb2
 from hydrasms_core.errors import DomainError
 from hydrasms_core.messaging.accept import Outcome
@@ -11,6 +9,7 @@ from hydrasms_core.messaging.model import Accepted, Draft, Estimate, InboundMess
 from hydrasms_core.messaging.text import Encoding
 from hydrasms_core.paging import Page
 from hydrasms_core.rpc.errors import to_status
+from hydrasms_core.rpc.wire import fill_time, timestamp
 
 _STATUSES = {status: message_pb2.MessageStatus.Value(f"MESSAGE_STATUS_{status.name}") for status in Status}
 _ENCODINGS = {encoding: message_pb2.Encoding.Value(f"ENCODING_{encoding.name}") for encoding in Encoding}
@@ -53,9 +52,9 @@ def _fill(packed: message_pb2.Message, value: Message) -> None:
     packed.credits = value.credits
     packed.encoding = _ENCODINGS[value.encoding]
     packed.segments = value.segments
-    _fill_time(packed.created_at, value.created_at_ms)
-    _fill_time(packed.updated_at, value.updated_at_ms)
-    _fill_time(packed.expires_at, value.expires_at_ms)
+    fill_time(packed.created_at, value.created_at_ms)
+    fill_time(packed.updated_at, value.updated_at_ms)
+    fill_time(packed.expires_at, value.expires_at_ms)
     # A message that was just accepted has none of these.
     if value.attempts:
         packed.carrier = value.carrier
@@ -94,18 +93,6 @@ def inbound_messages(page: Page[InboundMessage]) -> messaging_service_pb2.ListIn
     return messaging_service_pb2.ListInboundMessagesResponse(
         messages=[_inbound(row) for row in page.rows], next_page_token=page.next_token
     )
-
-
-def timestamp(at_ms: int) -> Timestamp:
-    """Return a time in milliseconds since 1970 UTC as protobuf has it."""
-    packed = Timestamp()
-    _fill_time(packed, at_ms)
-    return packed
-
-
-def _fill_time(packed: Timestamp, at_ms: int) -> None:
-    packed.seconds = at_ms // 1000
-    packed.nanos = at_ms % 1000 * 1_000_000
 
 
 def _result(outcome: Outcome) -> messaging_service_pb2.BatchSendMessagesResult:

@@ -2,8 +2,8 @@
 
 from hydrasms.carriers.v1 import simulator_service_pb2 as pb
 from hydrasms_core.carriers.simulator.store import SimulatedText
-from hydrasms_core.messaging.wire import timestamp
 from hydrasms_core.paging import Page
+from hydrasms_core.rpc.wire import timestamp
 
 
 def inbox(page: Page[SimulatedText]) -> pb.ListInboxResponse:
