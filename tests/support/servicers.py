@@ -137,15 +137,11 @@ class Remembering:
         self.asked: list[tuple[Any, ...]] = []
 
     def __getattr__(self, name: str) -> Any:
-        def use(*arguments: Any, **options: Any) -> Any:
+        async def use(*arguments: Any, **options: Any) -> Any:
             self.asked.append((name, *arguments, *sorted(options.items())))
             return self._answers[name]
 
-        async def use_later(*arguments: Any, **options: Any) -> Any:
-            return use(*arguments, **options)
-
-        # An estimate needs no database, so it is the one use case that does not wait.
-        return use if name == "estimate" else use_later
+        return use
 
 
 def ask(

@@ -111,7 +111,7 @@ def test_an_estimate_is_packed_with_the_character_and_without():
     asked, response = ask_messaging(
         "EstimateMessage", request, estimate=messaging.Estimate(1, Encoding.UCS2, 2, 71, 0, "ж")
     )
-    assert asked == ("estimate", "ж")
+    assert asked == ("estimate", "alice", "ж")
     assert response == messaging_pb.EstimateMessageResponse(
         credits=1,
         encoding=message_pb2.ENCODING_UCS2,
