@@ -9,7 +9,7 @@ from urllib.parse import quote_from_bytes
 
 import pytest
 
-from hydrasms_core.messaging import service
+from hydrasms_core.messaging import model, service
 from tests.support.product import PHONE
 
 CREDITS = 100_000
@@ -282,7 +282,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 async def test_control_the_check_catches_a_server_that(still_product, monkeypatch, damage):
-    sound = service.check_content
+    sound = model.check_content
     monkeypatch.setattr(service, "check_content", lambda text: damage(sound(text)) or "?")
     # Those that the damage changes are enough to tell, and make the control quick.
     touched = [text for text in ACCEPTED if damage(text) != text][:1]

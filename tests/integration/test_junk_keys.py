@@ -18,6 +18,7 @@ from hydrasms_core.accounts.directory import AccessDirectory
 from hydrasms_core.accounts.service import Accounts
 from hydrasms_core.db.sqlite import SqliteDatabase
 from hydrasms_core.errors import ApiKeyDisabled, UnknownApiKey
+from hydrasms_edge import auth
 from tests.support.product import PHONE, TIMEOUT_S
 from tests.support.waiting import eventually
 
@@ -30,7 +31,7 @@ def mutations(key, number):
     """Return keys that are one or two slips of the hand away from a key, with its prefix left whole."""
     chance = random.Random(20)
     body = key.removeprefix(PREFIX)
-    found = set()
+    found: set[str] = set()
     while len(found) < number:
         at, other = chance.randrange(len(body)), chance.choice(ALPHABET)
         mutated = chance.choice(
@@ -111,6 +112,14 @@ async def test_1_000_mutated_keys_are_401_and_nobody_is_asked(still_product, ask
 @pytest.mark.faults
 async def test_10_000_mutated_keys_are_401_and_nobody_is_asked(still_product, asked):
     await assert_refused_unasked(still_product, asked, 10_000)
+
+
+async def test_control_an_edge_that_checks_no_digits_is_caught(still_product, asked, monkeypatch):
+    monkeypatch.setattr(auth, "is_plausible", lambda key: key.isascii())
+    reads = asked.reads
+    with pytest.raises(AssertionError):
+        await assert_refused_unasked(still_product, asked, 20)
+    assert asked.reads >= reads + 20
 
 
 @pytest.mark.parametrize("unknown", ["key-of-another-system", generate_key()], ids=["imported", "own form"])

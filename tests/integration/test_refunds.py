@@ -128,7 +128,7 @@ class Outage:
         await self.database.write(lambda tx: self.handover.settle(tx, claim.id, CARRIER, batch, answers))
 
     def _receipts(self) -> list[Event]:
-        """Return five receipts a message: of half of them a refusal first and last a delivery, or the reverse.
+        """Return the calls that bring five receipts a message: four alike, and one that says delivered.
 
         Those of refused messages stand for a carrier that says both: it will not take it, and it is delivered.
         """

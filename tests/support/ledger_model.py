@@ -6,7 +6,7 @@ Every method says what a step of the product must do and does it here; it shares
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-VALIDITY_MS = 60_000
+VALIDITY_MS = 600_000
 LEASE_MS = 30_000
 RECEIPT_TIMEOUT_MS = 120_000
 RESEND_AFTER_MS = 1_000

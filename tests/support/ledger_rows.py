@@ -1,0 +1,45 @@
+"""What the state machine of the ledger looks at in the database, past every service and store."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from hydrasms_billing.tables import balances, transfers
+from hydrasms_core.db.transaction import Transaction
+from hydrasms_core.idempotency.tables import idempotency_keys
+from hydrasms_core.messaging.tables import carrier_references, messages, outbox, receipts
+
+TABLES = (balances, transfers, messages, outbox, carrier_references, receipts, idempotency_keys)
+
+# Balance, and sum of transfers, of every account.
+_SUMS = sa.text(
+    "SELECT b.account_id, b.balance,"
+    " coalesce((SELECT sum(CASE WHEN t.credit_account = b.account_id THEN t.amount ELSE -t.amount END)"
+    " FROM transfers AS t WHERE t.account_id = b.account_id), 0) AS total FROM balances AS b"
+)
+# Status, cost, and the amounts of all spends and of all refunds, of every message.
+_FATES = sa.text(
+    "SELECT m.id, m.account_id, m.status, m.credits,"
+    " (SELECT group_concat(t.amount) FROM transfers AS t WHERE t.message_id = m.id AND t.kind = 'spend') AS spent,"
+    " (SELECT group_concat(t.amount) FROM transfers AS t WHERE t.message_id = m.id AND t.kind = 'refund') AS back"
+    " FROM messages AS m"
+)
+
+
+async def sums_and_fates(tx: Transaction) -> tuple[list[Any], list[Any], dict[str, int]]:
+    """Return every account's sums, every message's fate, and how many rows some tables have."""
+    counted = {}
+    for table in (transfers, receipts, carrier_references, outbox):
+        found = await tx.execute(sa.select(sa.func.count()).select_from(table))
+        counted[table.name] = int(found.scalar_one())
+    return list(await tx.execute(_SUMS)), list(await tx.execute(_FATES)), counted
+
+
+async def receipts_kept(tx: Transaction) -> list[Any]:
+    """Return of each receipt its message and whether it moved that."""
+    return list(await tx.execute(sa.select(receipts.c.message_id, receipts.c.applied)))
+
+
+async def all_rows(tx: Transaction) -> list[list[Any]]:
+    """Return all that a step which is refused must leave as it is."""
+    return [list(await tx.execute(sa.select(*table.columns).order_by(*table.columns))) for table in TABLES]
