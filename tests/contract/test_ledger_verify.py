@@ -159,8 +159,13 @@ class WritesBetweenStatements:
     def __init__(self, database, account_id):
         self.database = database
         self.account_id = account_id
+        self.loop = asyncio.get_running_loop()
 
     async def disturb(self):
+        # A read may run on a thread of its own, and waits there while the loop has the message sent.
+        asyncio.run_coroutine_threadsafe(self.send_one(), self.loop).result(20)
+
+    async def send_one(self):
         await self.database.write(lambda tx: send(tx, charge(self.account_id)))
 
     async def read(self, work):
@@ -169,6 +174,9 @@ class WritesBetweenStatements:
 
 class TornReads(WritesBetweenStatements):
     """The control: every statement of a read sees a state of its own."""
+
+    async def disturb(self):
+        await self.send_one()
 
     async def read(self, work):
         return await work(_Disturbed(self, self._execute_apart))

@@ -70,7 +70,11 @@ def test_the_migrations_can_be_taken_back_and_applied_again(tmp_path):
 
 
 def test_upgrading_twice_changes_nothing(tmp_path):
-    assert migrate.upgrade(tmp_path / "db") == migrate.upgrade(tmp_path / "db")
+    migrate.upgrade(tmp_path / "db")
+    before = objects(tmp_path / "db")
+    assert before
+    assert migrate.upgrade(tmp_path / "db") == migrate.revisions()[-1]
+    assert objects(tmp_path / "db") == before
 
 
 def test_a_newer_database_is_refused(tmp_path):

@@ -65,7 +65,7 @@ class FakeSendingAccounts:
         self.asked: list[str] = []
 
     async def require_account(self, account_id: str) -> None:
-        await self.require_sending(account_id)
+        self.asked.append(account_id)
 
     async def require_sending(self, account_id: str) -> None:
         self.asked.append(account_id)

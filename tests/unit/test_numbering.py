@@ -1,6 +1,5 @@
 """Recipients: the contract's rules, and the compiled plans against the library that they stand in for."""
 
-import dataclasses
 import random
 import re
 from collections.abc import Iterator
@@ -30,6 +29,8 @@ KINDS = [
 ]
 # Digits that some country takes for a national prefix, or that leave an unusual length behind.
 PREFIXES = ["0", "00", "1", "8", "06", "80", "90", "15", "010", "1801", "0549", "180020"]
+
+E164 = re.compile(r"[+][1-9][0-9]{6,14}", re.ASCII)
 
 
 def example_numbers() -> list[tuple[int, str]]:
@@ -172,7 +173,7 @@ def test_what_is_not_a_plus_and_7_to_15_ascii_digits_is_refused(text):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(max_size=40))
+@given(st.text(max_size=40).filter(lambda text: E164.fullmatch(text) is None))
 def test_arbitrary_text_is_refused_with_a_value_error_and_remembered_nowhere(text):
     before = len(numbering._plans)
     with pytest.raises(ValueError, match=r"E\.164"):
@@ -345,5 +346,5 @@ def test_the_plans_are_bounded_whatever_is_asked():
 
 
 def test_a_number_cannot_be_changed():
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         parse_recipient("+447700900000").e164 = "+1"  # type: ignore[misc]

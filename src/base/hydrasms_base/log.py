@@ -11,8 +11,10 @@ import logging
 import sys
 import threading
 import time
+import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import orjson
@@ -64,6 +66,7 @@ def configure_logging(level: str = "info", style: Format = "auto") -> None:
     as_text = style == "text" or (style == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         _add_request_id,
+        _add_error,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -74,7 +77,7 @@ def configure_logging(level: str = "info", style: Format = "auto") -> None:
     if as_text:
         renderers = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     else:
-        renderers = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_dump)]
+        renderers = [structlog.processors.JSONRenderer(_dump)]
     global _direct
     _direct = None if as_text or numeric > logging.INFO else lines
     structlog.configure(
@@ -151,6 +154,41 @@ def _add_request_id(
     if current:
         event.setdefault("request_id", current)
     return event
+
+
+def _add_error(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Put an exception's type and the calls that led to it in the place of its traceback.
+
+    Its words are left out, and so is every local variable: they may hold a key, a number or a body.
+    """
+    error = event.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()[1]
+    elif isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        event["error"] = type(error).__name__
+        event["where"] = whereabouts(error)
+    return event
+
+
+def whereabouts(error: BaseException) -> list[str]:
+    """Return the calls that led to an error and to those that caused it or that it holds, innermost last."""
+    lines: list[str] = []
+    waiting: list[BaseException] = [error]
+    while waiting:
+        current = waiting.pop(0)
+        lines += [
+            f"{type(current).__name__} {Path(frame.filename).name}:{frame.lineno} {frame.name}"
+            for frame in traceback.extract_tb(current.__traceback__)
+        ]
+        if isinstance(current, BaseExceptionGroup):
+            waiting += current.exceptions
+        if current.__cause__ is not None:
+            waiting.append(current.__cause__)
+    return lines
 
 
 def _dump(event: dict[str, Any], default: Any, **_: Any) -> str:

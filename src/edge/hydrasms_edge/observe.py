@@ -3,15 +3,13 @@
 import asyncio
 import re
 import time
-import traceback
-from pathlib import Path
 
 from prometheus_client import Counter, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hydrasms_base.ids import new_id
-from hydrasms_base.log import RequestLog, get_logger
+from hydrasms_base.log import RequestLog, get_logger, whereabouts
 from hydrasms_base.metrics import Metrics
 from hydrasms_edge.errors import ApiError, internal_error, present, unavailable
 from hydrasms_edge.scope import REQUEST_ID, ROUTE, header_values
@@ -57,7 +55,7 @@ class Observation:
                 raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets the contract's answer
             log.error(
-                "internal_error", request_id=request_id, error=type(error).__name__, where=_where(error)
+                "internal_error", request_id=request_id, error=type(error).__name__, where=whereabouts(error)
             )
             await outlet.answer(internal_error(), scope, receive)
         finally:
@@ -120,11 +118,3 @@ def _request_id(scope: Scope) -> str:
     if len(given) == 1 and _REQUEST_ID_FORM.fullmatch(given[0]) is not None:
         return given[0].decode()
     return new_id()
-
-
-def _where(error: Exception) -> list[str]:
-    """Return the calls that led to an error, without its message: that may hold what a caller sent."""
-    return [
-        f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
-        for frame in traceback.extract_tb(error.__traceback__)
-    ]

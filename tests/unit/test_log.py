@@ -1,0 +1,89 @@
+"""What reaches the log, and what must not."""
+
+import io
+import json
+import logging
+import sys
+
+import pytest
+import structlog
+
+from hydrasms_base import log as hydrasms_log
+from tests.support.served import wait_until
+
+SECRET = "+447700900000 and a private text"
+
+
+@pytest.fixture(params=["json", "text"])
+def written(request, monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    hydrasms_log.configure_logging("info", request.param)
+    yield stream
+    # Other tests look at what is logged through structlog's own means.
+    structlog.reset_defaults()
+    hydrasms_log._direct = None
+    logging.basicConfig(force=True, handlers=[logging.NullHandler()])
+
+
+def fail(recipient):
+    try:
+        raise ValueError(recipient)
+    except ValueError as error:
+        raise ExceptionGroup(recipient, [KeyError(recipient)]) from error
+
+
+def test_an_exception_is_logged_without_its_words_and_variables(written):
+    log = hydrasms_log.get_logger("test")
+    try:
+        fail(SECRET)
+    except ExceptionGroup:
+        log.exception("broken")
+    text = written.getvalue()
+    assert "broken" in text
+    assert "ExceptionGroup" in text
+    assert "test_log.py" in text
+    assert "private" not in text
+    assert "7700900000" not in text
+
+
+def test_the_search_would_find_what_is_logged(written):
+    hydrasms_log.get_logger("test").warning("leak", words=SECRET)
+    assert "private" in written.getvalue()
+
+
+def test_ordinary_lines_gather_and_are_written_all_the_same(written):
+    log = hydrasms_log.get_logger("test")
+    for number in range(50):
+        log.info("line", number=number)
+    wait_until(lambda: written.getvalue().count("\n") == 50, what="fifty lines")
+
+
+def test_a_warning_is_written_at_once_after_what_waits(written):
+    log = hydrasms_log.get_logger("test")
+    log.info("first")
+    log.warning("second")
+    text = written.getvalue()
+    assert text.index("first") < text.index("second")
+
+
+def test_the_line_of_a_request_has_the_fields_of_any_other(written):
+    hydrasms_log.RequestLog("test").info("http", {"status": 200})
+    hydrasms_log.get_logger("test").warning("other", status=200)
+    lines = written.getvalue().splitlines()
+    if lines[0].startswith("{"):
+        first, second = (json.loads(line) for line in lines)
+        assert set(first) == set(second)
+        assert first["timestamp"][-1] == second["timestamp"][-1] == "Z"
+    else:
+        assert all("status" in line for line in lines)
+
+
+def test_the_request_id_is_on_every_line_of_its_request(written):
+    token = hydrasms_log.request_id.set("r-17")
+    hydrasms_log.get_logger("test").warning("inside")
+    hydrasms_log.request_id.reset(token)
+    hydrasms_log.get_logger("test").warning("outside")
+    inside, outside = written.getvalue().splitlines()
+    assert "r-17" in inside
+    assert "r-17" not in outside
