@@ -187,7 +187,7 @@ def _run_at_once(coroutine: Coroutine[Any, Any, T]) -> T:
 
 def _translated(error: Exception) -> Exception:
     original = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
-    # aiosqlite and SQLAlchemy wrap the driver's error once each; its class is what tells.
+    # SQLAlchemy wraps the error of the driver; its class is what tells.
     if isinstance(original, sqlite3.IntegrityError | exc.IntegrityError):
         return IntegrityViolation(str(original))
     if isinstance(original, sqlite3.OperationalError):
