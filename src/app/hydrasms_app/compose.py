@@ -15,6 +15,7 @@ from hydrasms.accounts.v1 import account_service_pb2, account_service_pb2_grpc
 from hydrasms.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
 from hydrasms.carriers.v1 import simulator_service_pb2, simulator_service_pb2_grpc
 from hydrasms.messaging.v1 import messaging_service_pb2, messaging_service_pb2_grpc
+from hydrasms_app.database import open_database
 from hydrasms_app.demo import demo_key
 from hydrasms_app.housekeeping import Housekeeping
 from hydrasms_app.problems import Problem
@@ -33,7 +34,6 @@ from hydrasms_core.accounts.servicer import AccountServicer
 from hydrasms_core.carriers.registry import Carriers
 from hydrasms_core.carriers.simulator.carrier import SimulatedCarrier
 from hydrasms_core.carriers.simulator.servicer import SimulatorServicer
-from hydrasms_core.db.sqlite import SqliteDatabase
 from hydrasms_core.db.transaction import Database
 from hydrasms_core.messaging.dispatcher import Dispatcher
 from hydrasms_core.messaging.receipts import ReceiptIntake
@@ -87,7 +87,7 @@ async def running(
     failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     async with contextlib.AsyncExitStack() as stack:
         token = _service_token(settings)
-        database = SqliteDatabase(settings.database_path)
+        database = open_database(settings)
         stack.push_async_callback(database.close)
 
         ledger = LedgerCredits()

@@ -11,11 +11,11 @@ from hydrasms.billing.v1 import billing_service_pb2
 from hydrasms_app import migrate
 from hydrasms_app.compose import Running, running
 from hydrasms_app.data_dir import owned_data_dir
+from hydrasms_app.database import open_database
 from hydrasms_app.settings import Settings
 from hydrasms_base.log import configure_logging, get_logger
 from hydrasms_billing import wire as billing_wire
 from hydrasms_billing.verify import verify_ledger
-from hydrasms_core.db.sqlite import SqliteDatabase
 
 _SWITCH_INTERVAL_S = 0.0005
 _GC_YOUNG_OBJECTS = 50_000
@@ -43,7 +43,7 @@ def verify_offline(settings: Settings) -> billing_service_pb2.VerifyLedgerRespon
     migrate.check_current(settings.database_path)
 
     async def work() -> billing_service_pb2.VerifyLedgerResponse:
-        database = SqliteDatabase(settings.database_path)
+        database = open_database(settings)
         try:
             return billing_wire.verify_response(await verify_ledger(database))
         finally:
