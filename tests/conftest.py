@@ -1,22 +1,28 @@
 """Fixtures for every kind of test."""
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from hydrasms_core.db.sqlite import SqliteDatabase
 from hydrasms_core.db.transaction import Database
+from tests.support import databases
 from tests.support.clock import FakeClock
-from tests.support.databases import make_template
 from tests.support.product import Product, product_in
 
 
 @pytest.fixture(scope="session")
 def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated, empty SQLite file, made once; tests work on copies of it."""
-    return make_template(tmp_path_factory.mktemp("template") / "template.db")
+    return databases.make_template(tmp_path_factory.mktemp("template") / "template.db")
+
+
+@pytest.fixture(scope="session")
+def postgres_template() -> Iterator[str]:
+    """A migrated, empty PostgreSQL database; tests work on copies of it."""
+    with databases.postgres_template() as name:
+        yield name
 
 
 @pytest.fixture
@@ -26,13 +32,27 @@ def database_path(template_database: Path, tmp_path: Path) -> Path:
     return path
 
 
-# Issue 3 adds "postgresql": every suite that takes `database` then runs on both.
-@pytest.fixture(params=["sqlite"])
-async def database(request: pytest.FixtureRequest, database_path: Path) -> AsyncIterator[Database]:
+@pytest.fixture(params=databases.KINDS)
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """Which database a test runs on: it runs on every kind that there is."""
+    return str(request.param)
+
+
+@pytest.fixture
+async def database_target(
+    request: pytest.FixtureRequest, database_kind: str, tmp_path: Path
+) -> AsyncIterator[Path | str]:
+    """Where a database with the current schema and no rows is: a file, or a URL."""
+    fixture = "template_database" if database_kind == "sqlite" else "postgres_template"
+    async with databases.copy_of(database_kind, request.getfixturevalue(fixture), tmp_path) as target:
+        yield target
+
+
+@pytest.fixture
+async def database(database_target: Path | str) -> AsyncIterator[Database]:
     """An open database with the current schema and no rows."""
-    opened = SqliteDatabase(database_path)
-    yield opened
-    await opened.close()
+    async with databases.opened(database_target) as database:
+        yield database
 
 
 @pytest.fixture

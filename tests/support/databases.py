@@ -1,11 +1,94 @@
-"""Databases for tests."""
+"""Databases for tests: copies of a migrated, empty template."""
 
+import asyncio
+import contextlib
+import itertools
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+import asyncpg
+import sqlalchemy as sa
 
 from hydrasms_app import migrate
+from hydrasms_core.db.postgres import PostgresDatabase
+from hydrasms_core.db.sqlite import SqliteDatabase
+from hydrasms_core.db.transaction import Database
+
+POSTGRES = os.environ.get("HYDRASMS_TEST_POSTGRES", "")
+"""URL of a server where tests may create databases; `make check` starts one, `make test` does without."""
+
+KINDS = ["sqlite", "postgresql"] if POSTGRES else ["sqlite"]
+
+_numbers = itertools.count()
 
 
 def make_template(path: Path) -> Path:
     """Make a SQLite file with the current schema, as a server makes it."""
     migrate.upgrade(path)
     return path
+
+
+@contextlib.contextmanager
+def postgres_template() -> Iterator[str]:
+    """Give the name of a PostgreSQL database with the current schema, made for this session."""
+    name = f"hydrasms_template_{os.getpid()}"
+    # On a thread of its own, for the fixture that wants it may stand inside of an event loop.
+    with ThreadPoolExecutor(1) as apart:
+        apart.submit(asyncio.run, _administer(f"CREATE DATABASE {name}")).result()
+        try:
+            apart.submit(migrate.upgrade, postgres_url(name)).result()
+            yield name
+        finally:
+            apart.submit(asyncio.run, _administer(f"DROP DATABASE {name} WITH (FORCE)")).result()
+
+
+@contextlib.asynccontextmanager
+async def postgres_copy(template: str = "template0") -> AsyncIterator[str]:
+    """Give the URL of a PostgreSQL database that is a copy of a template, or empty, until the block ends."""
+    name = f"hydrasms_test_{os.getpid()}_{next(_numbers)}"
+    await _administer(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    try:
+        yield postgres_url(name)
+    finally:
+        await _administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextlib.asynccontextmanager
+async def opened(target: Path | str, **options: Any) -> AsyncIterator[Database]:
+    """Open a database until the block ends: a SQLite file, or a PostgreSQL URL."""
+    database: Database = (
+        SqliteDatabase(target) if isinstance(target, Path) else PostgresDatabase(target, **options)
+    )
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@contextlib.asynccontextmanager
+async def copy_of(kind: str, template: Path | str, folder: Path) -> AsyncIterator[Path | str]:
+    """Give a database of a kind, a copy of a template of that kind, until the block ends."""
+    if kind == "sqlite":
+        path = folder / "hydrasms.db"
+        shutil.copyfile(template, path)
+        yield path
+    else:
+        async with postgres_copy(str(template)) as url:
+            yield url
+
+
+def postgres_url(name: str) -> str:
+    """Return the URL of a database of the tests' server."""
+    return str(sa.make_url(POSTGRES).set(database=name).render_as_string(hide_password=False))
+
+
+async def _administer(statement: str) -> None:
+    connection = await asyncpg.connect(POSTGRES)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()

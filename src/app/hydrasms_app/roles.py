@@ -4,6 +4,7 @@ import asyncio
 import gc
 import signal
 import sys
+from pathlib import Path
 
 import uvloop
 
@@ -11,7 +12,7 @@ from hydrasms.billing.v1 import billing_service_pb2
 from hydrasms_app import migrate
 from hydrasms_app.compose import Running, running
 from hydrasms_app.data_dir import owned_data_dir
-from hydrasms_app.database import open_database
+from hydrasms_app.database import open_database, prepare_database
 from hydrasms_app.settings import Settings
 from hydrasms_base.log import configure_logging, get_logger
 from hydrasms_billing import wire as billing_wire
@@ -28,19 +29,21 @@ def serve(settings: Settings, *, dispatcher: bool = True, demo: bool = True) -> 
     """Run everything in this process until SIGTERM or SIGINT, then drain; raises Problem."""
     configure_logging(settings.log_level, settings.log_format)
     with owned_data_dir(settings.data_dir):
-        migrate.upgrade(settings.database_path)
+        prepare_database(settings)
         uvloop.run(_serve(settings, dispatcher=dispatcher, demo=demo))
 
 
-def upgrade_database(settings: Settings) -> str:
+def upgrade_database(settings: Settings, phase: migrate.Phase | None) -> str:
     """Bring the database up to date and return its revision; raises Problem."""
-    settings.database_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return migrate.upgrade(settings.database_path)
+    target = settings.database
+    if isinstance(target, Path):
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return migrate.upgrade(target, phase=phase)
 
 
 def verify_offline(settings: Settings) -> billing_service_pb2.VerifyLedgerResponse:
     """Verify the ledger without a core; raises Problem."""
-    migrate.check_current(settings.database_path)
+    migrate.check_usable(settings.database)
 
     async def work() -> billing_service_pb2.VerifyLedgerResponse:
         database = open_database(settings)

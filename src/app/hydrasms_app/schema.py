@@ -1,12 +1,25 @@
 """All tables in one place: importing them is what registers them with the metadata."""
 
+import sqlalchemy as sa
+
 from hydrasms_billing import tables as _billing
 from hydrasms_core.accounts import tables as _accounts
 from hydrasms_core.carriers.simulator import tables as _simulator
-from hydrasms_core.db.metadata import metadata
+from hydrasms_core.db.metadata import COUNT, metadata
 from hydrasms_core.idempotency import tables as _idempotency
 from hydrasms_core.messaging import tables as _messaging
 
-__all__ = ["metadata"]
+__all__ = ["metadata", "schema_floor"]
 
 TABLE_MODULES = (_accounts, _billing, _idempotency, _messaging, _simulator)
+
+# The revision that code must know to be let near this database: the last that took something away. A missing row
+# lets all code in.
+schema_floor = sa.Table(
+    "schema_floor",
+    metadata,
+    sa.Column("id", COUNT, nullable=False, autoincrement=False),
+    sa.Column("revision", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("id"),
+    sa.CheckConstraint("id = 1", name="one_row"),
+)

@@ -7,7 +7,7 @@ import ipaddress
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hydrasms_app.problems import Problem
@@ -30,8 +30,11 @@ class Settings(BaseSettings):
     """Port of the core; 0 takes any free one."""
     data_dir: Path = Path("var")
     """Folder of the database, the service token and the demo account's key."""
-    database_url: str | None = None
-    """Another database than hydrasms.db in the data directory: sqlite:///PATH."""
+    database_url: SecretStr | None = None
+    """Another database than hydrasms.db in the data directory: sqlite:///PATH or postgresql://…; it may hold a
+    password, and does not print."""
+    lanes: int = Field(default=1, ge=1, le=1_024)
+    """How many lanes sends are written in, one a partition of a partitioned database."""
     core_address: str | None = Field(default=None, validation_alias="HYDRASMS_CORE")
     """Address of the core for the command line and a separate edge: HOST:PORT."""
     token_path: Path | None = Field(default=None, validation_alias="HYDRASMS_TOKEN_FILE")
@@ -64,17 +67,19 @@ class Settings(BaseSettings):
         return self.token_path or self.data_dir / "service.token"
 
     @property
-    def database_path(self) -> Path:
-        """File of the SQLite database."""
+    def database(self) -> Path | str:
+        """The database: the path of a SQLite file, or the URL of a PostgreSQL database."""
         if self.database_url is None:
             return self.data_dir / "hydrasms.db"
-        prefix, _, path = self.database_url.partition(":///")
-        if prefix not in ("sqlite", "sqlite+aiosqlite") or not path:
-            raise Problem(
-                "HYDRASMS_DATABASE_URL must be sqlite:///PATH (sqlite:////PATH for an absolute one); "
-                "other databases are not supported yet."
-            )
-        return Path(path)
+        scheme, _, path = self.database_url.get_secret_value().partition("://")
+        if scheme in ("postgresql", "postgres"):
+            return f"postgresql://{path}"
+        if scheme == "sqlite" and path.startswith("/") and len(path) > 1:
+            return Path(path[1:])
+        raise Problem(
+            "HYDRASMS_DATABASE_URL must be postgresql://USER:PASSWORD@HOST:PORT/NAME or sqlite:///PATH "
+            "(sqlite:////PATH for an absolute one)."
+        )
 
 
 def load_settings(**flags: Any) -> Settings:

@@ -1,20 +1,15 @@
-"""All SQL of the ledger's verification.
+"""All SQL of the ledger's verification, but for that of its guards (`audit_guards.py`).
 
 Each question is one statement over whole tables: the database sums, sorts and compares, spilling to its temporary
 files where it must, and only differences come back. None relies on an index, a trigger or a CHECK: those may be
 what is missing.
 """
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.schema import AddConstraint, CreateIndex
 
-from hydrasms_billing.guards import SQLITE_TRIGGERS
-from hydrasms_billing.tables import TRANSFER_RULES, balances, transfers
+from hydrasms_billing.tables import TRANSFER_RULES
 from hydrasms_core.db.transaction import Transaction
 from hydrasms_core.messaging.model import Status
 
@@ -95,10 +90,6 @@ _UNSETTLED_MESSAGES = sa.text(
     LIMIT :most
     """
 )
-
-_SCHEMA = sa.text("SELECT name, sql FROM sqlite_master WHERE tbl_name IN ('balances', 'transfers')")
-_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-_BLANKS_AND_QUOTES = re.compile(r"[\s\"`\[\]]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,40 +182,3 @@ async def find_unsettled_messages(tx: Transaction, most: int) -> list[UnsettledM
         )
         for row in found
     ]
-
-
-async def find_missing_guards(tx: Transaction) -> list[str]:
-    """Return the names of triggers, constraints and unique indexes that are gone or are not what they must be."""
-    schema = {row.name: _essence(row.sql or "") for row in await tx.execute(_SCHEMA)}
-    return [
-        name
-        for name, (place, essence) in _EXPECTED.items()
-        if (essence != schema.get(place) if place == name else essence not in schema.get(place, ""))
-    ]
-
-
-def _essence(sql: str) -> str:
-    """Return a statement without what may differ while it means the same: comments, blanks, quotes, case."""
-    return _BLANKS_AND_QUOTES.sub("", _COMMENT.sub(" ", sql)).lower()
-
-
-def _expected() -> Mapping[str, tuple[str, str]]:
-    """Return, by guard, the object of the schema that holds it and its words there.
-
-    A trigger or an index is an object of its own; a constraint is a part of its table.
-    """
-    dialect = sqlite.dialect()
-    expected = {trigger.name: (trigger.name, _essence(trigger.create)) for trigger in SQLITE_TRIGGERS}
-    for table in (balances, transfers):
-        for index in table.indexes:
-            name = str(index.name)
-            expected[name] = (name, _essence(str(CreateIndex(index).compile(dialect=dialect))))
-        for constraint in table.constraints:
-            # Unless told otherwise, naming a constraint so takes it out of its table's own statement.
-            addition = AddConstraint(constraint, isolate_from_table=False).compile(dialect=dialect)
-            words = str(addition).partition(" ADD ")[2]
-            expected[words.split()[1]] = (table.name, _essence(words))
-    return expected
-
-
-_EXPECTED = _expected()

@@ -3,11 +3,11 @@
 It implements `hydrasms_core.messaging.ports.Credits` and `hydrasms_core.accounts.ports.OpeningLedger`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from hydrasms_base.ids import new_id
 from hydrasms_billing import store
-from hydrasms_billing.ledger import plan_spends, totals
+from hydrasms_billing.ledger import BalanceMissing, plan_spends, totals
 from hydrasms_billing.model import Transaction, TransactionKind
 from hydrasms_billing.pricing import price
 from hydrasms_core.db.transaction import Transaction as OpenTransaction
@@ -24,17 +24,20 @@ class LedgerCredits:
         """Return what a text costs, in credits."""
         return price(content)
 
+    async def hold(self, tx: OpenTransaction, account_ids: Collection[str]) -> None:
+        """Keep everybody else from changing these balances until the transaction ends."""
+        await store.hold_balances(tx, account_ids)
+
     async def spend(
         self, tx: OpenTransaction, charges: Sequence[Charge], *, at_ms: int
     ) -> list[InsufficientCredits | None]:
         """Debit each charge that its account can pay, in order, and say of each why not (None: it was paid).
 
-        Three statements, however many charges. Planning in memory is safe because the transaction has held
-        the write lock since it began; the table's CHECK stands behind the plan. An account without a balance
-        has nothing to spend.
+        Three statements, however many charges. Planning in memory is safe because the balances are held; the
+        table's CHECK stands behind the plan. An account without a balance has nothing to spend.
         """
         accounts = {charge.account_id for charge in charges}
-        plan = plan_spends(charges, await store.find_balances(tx, accounts) if accounts else {})
+        plan = plan_spends(charges, await store.hold_balances(tx, accounts) if accounts else {})
         if plan.paid:
             debits = {account_id: -spent for account_id, spent in totals(plan.paid).items()}
             await store.change_balances(tx, debits, at_ms=at_ms)
@@ -42,13 +45,19 @@ class LedgerCredits:
         return list(plan.refusals)
 
     async def refund(self, tx: OpenTransaction, charges: Sequence[Charge], *, at_ms: int) -> None:
-        """Give the credits of each message back, in two statements.
+        """Give the credits of each message back, in three statements.
 
         A second refund of a message is an IntegrityViolation, an account without a balance BalanceMissing;
         either dooms the whole transaction.
         """
         if charges:
-            await store.change_balances(tx, totals(charges), at_ms=at_ms)
+            returned = totals(charges)
+            held = await store.hold_balances(tx, returned.keys())
+            if len(held) != len(returned):
+                raise BalanceMissing(
+                    f"{len(returned) - len(held)} of {len(returned)} accounts have no balance"
+                )
+            await store.change_balances(tx, returned, at_ms=at_ms)
             await store.insert_refunds(tx, charges, at_ms=at_ms)
 
     async def open(

@@ -64,7 +64,7 @@ class Billing:
         digest = fingerprint(str(amount), reason)
 
         async def work(tx: OpenTransaction) -> Granted:
-            balance = await _balance(tx, account_id)
+            balance = await _held_balance(tx, account_id)
             earlier = await recall(tx, account_id, GRANT, key, digest) if key is not None else None
             if earlier is not None:
                 return Granted(await store.get_transaction(tx, account_id, earlier), balance, replayed=True)
@@ -91,6 +91,13 @@ class Billing:
     async def verify(self) -> VerifyReport:
         """Recompute the whole ledger from one consistent state; changes nothing."""
         return await verify_ledger(self._database)
+
+
+async def _held_balance(tx: OpenTransaction, account_id: str) -> int:
+    held = await store.hold_balances(tx, [account_id]) if is_id(account_id) else {}
+    if account_id not in held:
+        raise NotFound("account")
+    return held[account_id]
 
 
 async def _balance(tx: OpenTransaction, account_id: str) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hydrasms_base.ids import new_id
-from hydrasms_billing.ledger import COUNTER_ACCOUNTS, BalanceMissing, parties
+from hydrasms_billing.ledger import COUNTER_ACCOUNTS, parties
 from hydrasms_billing.model import Transaction, TransactionKind
 from hydrasms_billing.tables import balances, transfers
 from hydrasms_core.db.dialect import SetStatement
@@ -14,13 +14,15 @@ from hydrasms_core.db.transaction import Transaction as OpenTransaction
 from hydrasms_core.messaging.ports import Charge
 from hydrasms_core.paging import PageRequest
 
-_FIND_BALANCES = SetStatement(
-    "SELECT b.account_id, b.balance FROM {rows} AS r JOIN balances AS b ON b.account_id = r.account_id",
+_HOLD_BALANCES = SetStatement(
+    # In one order, so that two transactions never wait for each other.
+    "SELECT b.account_id, b.balance FROM {rows} JOIN balances AS b ON b.account_id = r.account_id"
+    " WHERE {accounts:b} ORDER BY b.account_id {lock:b}",
     ("account_id",),
 )
 _CHANGE_BALANCES = SetStatement(
     "UPDATE balances SET balance = balance + r.change, updated_at_ms = :at_ms"
-    " FROM {rows} AS r WHERE balances.account_id = r.account_id RETURNING balance",
+    " FROM {rows} WHERE balances.account_id = r.account_id AND {accounts:balances}",
     ("account_id", "change"),
 )
 _CHARGE_COLUMNS = ("account_id", "id", "amount", "message_id", "actor")
@@ -65,20 +67,21 @@ async def find_balance(tx: OpenTransaction, account_id: str) -> int | None:
     return None if row is None else int(row.balance)
 
 
-async def find_balances(tx: OpenTransaction, account_ids: Collection[str]) -> dict[str, int]:
-    """Return the balances of many accounts; those that have none are missing."""
-    found = await tx.execute_set(_FIND_BALANCES, [(account_id,) for account_id in account_ids])
+async def hold_balances(tx: OpenTransaction, account_ids: Collection[str]) -> dict[str, int]:
+    """Return the balances of accounts, which nobody else changes until the transaction ends.
+
+    Accounts that have none are missing.
+    """
+    found = await tx.execute_set(_HOLD_BALANCES, [(account_id,) for account_id in account_ids])
     return {row[0]: row[1] for row in found}
 
 
 async def change_balances(tx: OpenTransaction, changes: Mapping[str, int], *, at_ms: int) -> None:
-    """Add to, or with a negative change take from, one balance an account.
+    """Add to, or with a negative change take from, one balance an account; all of them are held.
 
-    Raises BalanceMissing where one of the accounts has no balance; below zero it is an IntegrityViolation.
+    Below zero it is an IntegrityViolation.
     """
-    changed = await tx.execute_set(_CHANGE_BALANCES, list(changes.items()), {"at_ms": at_ms})
-    if len(changed) != len(changes):
-        raise BalanceMissing(f"{len(changes) - len(changed)} of {len(changes)} accounts have no balance")
+    await tx.defer_set(_CHANGE_BALANCES, list(changes.items()), {"at_ms": at_ms})
 
 
 async def insert_spends(tx: OpenTransaction, charges: Sequence[Charge], *, at_ms: int) -> None:
@@ -137,7 +140,7 @@ async def _insert_charges(
 ) -> None:
     rows = [(c.account_id, new_id(), c.credits, c.message_id, c.actor) for c in charges]
     parameters = {"counter": COUNTER_ACCOUNTS[kind], "kind": kind.value, "at_ms": at_ms}
-    await tx.execute_set(statement, rows, parameters)
+    await tx.defer_set(statement, rows, parameters)
 
 
 def _transaction(row: Sequence[Any]) -> Transaction:

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from hydrasms_billing.guards import SQLITE_TRIGGERS
+from hydrasms_billing.guards import POSTGRES_FUNCTION, POSTGRES_TRIGGERS, SQLITE_TRIGGERS
 from hydrasms_core.db.metadata import COUNT, ID, MILLIS, metadata
 
 BALANCE_RULES = {"not_negative": "balance >= 0"}
@@ -75,5 +75,20 @@ for _trigger in SQLITE_TRIGGERS:
     event.listen(
         metadata.tables[_trigger.table],
         "after_create",
-        sa.DDL(_trigger.create).execute_if(dialect="sqlite"),  # type: ignore[no-untyped-call]
+        sa.DDL(_trigger.sqlite).execute_if(dialect="sqlite"),  # type: ignore[no-untyped-call]
     )
+event.listen(
+    metadata,
+    "before_create",
+    sa.DDL(POSTGRES_FUNCTION.replace("%", "%%")).execute_if(dialect="postgresql"),  # type: ignore[no-untyped-call]
+)
+for _trigger in POSTGRES_TRIGGERS:
+    for _statement in (
+        _trigger.postgres,
+        f"ALTER TABLE {_trigger.table} ENABLE ALWAYS TRIGGER {_trigger.name}",
+    ):
+        event.listen(
+            metadata.tables[_trigger.table],
+            "after_create",
+            sa.DDL(_statement).execute_if(dialect="postgresql"),  # type: ignore[no-untyped-call]
+        )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from hydrasms_billing import audit
+from hydrasms_billing import audit, audit_guards
 from hydrasms_billing.audit import MalformedTransfer, UnsettledMessage, WrongBalance
 from hydrasms_billing.model import MAX_DISCREPANCIES, Discrepancy, DiscrepancyKind, VerifyReport
 from hydrasms_core.db.transaction import Database, Transaction
@@ -18,7 +18,7 @@ async def verify_ledger(database: Database) -> VerifyReport:
 
 
 async def _verify(tx: Transaction) -> VerifyReport:
-    missing = await audit.find_missing_guards(tx)
+    missing = await audit_guards.find_missing_guards(tx)
     malformed = await audit.find_malformed_transfers(tx, MAX_DISCREPANCIES)
     wrong = await audit.find_wrong_balances(tx, MAX_DISCREPANCIES)
     unsettled = await audit.find_unsettled_messages(tx, MAX_DISCREPANCIES)

@@ -191,8 +191,18 @@ class StoreUnavailable(DomainError):
     kind = Kind.UNAVAILABLE
     reason = "UNAVAILABLE"
 
+    def __init__(self, message: str = "The store cannot be used for now. Try again in a moment.") -> None:
+        super().__init__(message, retry_after_s=1)
+
+
+class CommitUnknown(StoreUnavailable):
+    """The database went away while it committed, and nobody could find out whether it did."""
+
     def __init__(self) -> None:
-        super().__init__("The store cannot be used for now. Try again in a moment.", retry_after_s=1)
+        super().__init__(
+            "The store went away before it said whether this was done. Repeat it with the same idempotency key, "
+            "or look before you repeat it."
+        )
 
 
 class DeadlinePassed(DomainError):

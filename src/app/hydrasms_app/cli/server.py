@@ -56,13 +56,21 @@ def _group() -> None: ...
 
 @database.command()
 def upgrade(
-    *, data_dir: Annotated[Path | None, typer.Option(help="Folder of the database and the keys.")] = None
+    *,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the database and the keys.")] = None,
+    phase: Annotated[
+        Literal["pre", "post"] | None,
+        typer.Option(
+            help="pre: only what older processes do not mind, before new ones start. post, or none: everything."
+        ),
+    ] = None,
 ) -> None:
     """Bring the database up to date."""
     from hydrasms_app import roles
+    from hydrasms_app.migrate import Phase
     from hydrasms_app.settings import load_settings
 
-    revision = roles.upgrade_database(load_settings(data_dir=data_dir))
+    revision = roles.upgrade_database(load_settings(data_dir=data_dir), Phase.PRE if phase == "pre" else None)
     print_line(f"The database is at revision {revision}.")
 
 

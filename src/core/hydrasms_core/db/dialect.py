@@ -11,29 +11,59 @@ from typing import Any
 
 import orjson
 
-_TOKEN = re.compile(r"\{rows\}|:[a-z_]+\b", re.ASCII)
-_BATCH = ""
+_TOKEN = re.compile(r"\{(?:rows|(?:accounts|lock|claim):[a-z_]+)\}|:[a-z_]+\b", re.ASCII)
+_CHANGE = re.compile(r"(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", re.ASCII)
+_ROWS = "{rows}"
 
 MAX_BOUND_VALUES = 8_192
-"""How many values a batch binds one by one at most; a larger one goes as JSON. SQLite itself allows 32,766, but
-keeps a program with a part for every row."""
+"""How many values a batch on SQLite binds one by one at most; a larger one goes as JSON. SQLite itself allows
+32,766, but keeps a program with a part for every row."""
+
+_INTEGERS = frozenset(
+    {
+        "amount",
+        "applied",
+        "attempts",
+        "calling_code",
+        "change",
+        "credits",
+        "duplicate_risk",
+        "lane",
+        "most",
+        "ordinal",
+        "segments",
+    }
+)
+"""What holds numbers, besides all that ends in `_ms`; PostgreSQL wants to be told, and all else is text."""
 
 
 class SetStatement:
     """One SQL text over a batch of rows.
 
-    The text holds `{rows}` once, where the batch stands as a FROM item with the given columns, and `:name` where a
-    plain parameter stands. The first column of a batch is never null.
+    The text holds `{rows}` once, where the batch stands as a FROM item named `r` with the given columns, and
+    `:name` where a plain parameter stands. The first column of a batch is never null. What else may stand in it:
+
+    - `{accounts:t}`, a condition: the table t is looked at for the accounts of the batch alone. It changes
+      nothing that is found. On PostgreSQL it is what lets a statement touch only the partitions of those accounts.
+    - `{lock:t}` at the end of a SELECT: its rows of t are locked until the transaction ends.
+    - `{claim:t}` likewise, but rows that somebody else has locked are passed over.
+
+    SQLite needs none of the three, for there the whole database is the transaction's.
     """
 
     def __init__(self, text: str, columns: Sequence[str]) -> None:
         tokens = _TOKEN.findall(text)
-        if tokens.count("{rows}") != 1:
+        if tokens.count(_ROWS) != 1:
             raise ValueError("a set statement takes its rows in one place")
+        self.target = _target(text)
+        """The table that it changes; empty where it changes none."""
         self._pieces = _TOKEN.split(text)
-        self._order = [_BATCH if found == "{rows}" else found[1:] for found in tokens]
+        self._tokens = tokens
+        self._names = [token[1:] for token in tokens if token.startswith(":")]
         self._columns = tuple(columns)
-        self._texts: dict[int, str] = {}
+        self._accounts = self._columns.index("account_id") if "account_id" in columns else None
+        self._sqlite_texts: dict[int, str] = {}
+        self._postgres_texts: dict[int, str] = {}
 
     def for_sqlite(
         self, rows: Sequence[Sequence[Any]], parameters: Mapping[str, Any]
@@ -54,15 +84,26 @@ class SetStatement:
             slots = 0
             # Named tuples are rows as well, and orjson takes none but plain ones.
             bound = [orjson.dumps(rows, default=tuple).decode()]
-        text = self._texts.get(slots)
+        text = self._sqlite_texts.get(slots)
         if text is None:
-            text = self._texts[slots] = self._sqlite_text(slots)
+            text = self._sqlite_texts[slots] = self._sqlite_text(slots)
         values: list[Any] = []
-        for name in self._order:
-            if name == _BATCH:
+        for token in self._tokens:
+            if token == _ROWS:
                 values += bound
-            else:
-                values.append(parameters[name])
+            elif token[0] == ":":
+                values.append(parameters[token[1:]])
+        return text, values
+
+    def for_postgres(
+        self, rows: Sequence[Sequence[Any]], parameters: Mapping[str, Any], first: int = 1
+    ) -> tuple[str, list[Any]]:
+        """Return the text, with `$first` as its first parameter, and the values, in order: an array a column."""
+        text = self._postgres_texts.get(first)
+        if text is None:
+            text = self._postgres_texts[first] = self._postgres_text(first)
+        values: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * len(self._columns)
+        values += [parameters[name] for name in self._names]
         return text, values
 
     def _sqlite_text(self, slots: int) -> str:
@@ -70,9 +111,51 @@ class SetStatement:
         if slots:
             picked = ", ".join(f"column{number} AS {name}" for number, name in enumerate(self._columns, 1))
             row = f"({', '.join('?' * len(self._columns))})"
-            batch = f"(SELECT {picked} FROM (VALUES {', '.join([row] * slots)}) WHERE column1 IS NOT NULL)"
+            batch = (
+                f"(SELECT {picked} FROM (VALUES {', '.join([row] * slots)}) WHERE column1 IS NOT NULL) AS r"
+            )
         else:
             picked = ", ".join(f"value ->> {index} AS {name}" for index, name in enumerate(self._columns))
-            batch = f"(SELECT {picked} FROM json_each(?))"
-        filled = [batch if name == _BATCH else "?" for name in self._order]
+            batch = f"(SELECT {picked} FROM json_each(?)) AS r"
+
+        def filled(token: str) -> str:
+            if token == _ROWS:
+                return batch
+            if token[0] == ":":
+                return "?"
+            return "true" if token.startswith("{accounts:") else ""
+
+        return self._woven([filled(token) for token in self._tokens])
+
+    def _postgres_text(self, first: int) -> str:
+        arrays = ", ".join(f"${first + index}::{_type(name)}[]" for index, name in enumerate(self._columns))
+        position = first + len(self._columns)
+        filled = []
+        for token in self._tokens:
+            kind, _, target = token.strip("{}").partition(":")
+            if token == _ROWS:
+                filled.append(f"unnest({arrays}) AS r({', '.join(self._columns)})")
+            elif kind == "accounts":
+                if self._accounts is None:
+                    raise ValueError("the batch names no accounts")
+                filled.append(f"{target}.account_id = ANY(${first + self._accounts}::text[])")
+            elif kind == "lock":
+                filled.append(f"FOR UPDATE OF {target}")
+            elif kind == "claim":
+                filled.append(f"FOR UPDATE OF {target} SKIP LOCKED")
+            else:
+                filled.append(f"${position}::{_type(target)}")
+                position += 1
+        return self._woven(filled)
+
+    def _woven(self, filled: Sequence[str]) -> str:
         return "".join(chain.from_iterable(zip(self._pieces, [*filled, ""], strict=True)))
+
+
+def _target(text: str) -> str:
+    found = _CHANGE.match(text)
+    return found.group(1) if found else ""
+
+
+def _type(name: str) -> str:
+    return "bigint" if name in _INTEGERS or name.endswith("_ms") else "text"

@@ -20,6 +20,9 @@ Commit = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Outcome | Do
 """Works on a batch inside one transaction and returns one outcome an item, in the same order. An item's own
 failure is an outcome; only what dooms the whole transaction is raised."""
 
+Landed = Callable[[Transaction, Sequence[Item], Sequence[Outcome | DomainError]], Awaitable[bool]]
+"""Tells of a batch and its outcomes, in a later transaction, whether it was committed; see `Database.write`."""
+
 log = get_logger(__name__)
 
 
@@ -39,12 +42,14 @@ class GroupCommit(Generic[Item, Outcome]):
         self,
         database: Database,
         commit: Commit[Item, Outcome],
+        landed: Landed[Item, Outcome] | None = None,
         *,
         max_batch: int = 256,
         max_waiting: int = 10_000,
     ) -> None:
         self._database = database
         self._commit = commit
+        self._landed = landed
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._queue: deque[_Waiting[Item, Outcome]] = deque()
@@ -100,9 +105,8 @@ class GroupCommit(Generic[Item, Outcome]):
             self._running = None
 
     async def _commit_batch(self, batch: list[_Waiting[Item, Outcome]]) -> None:
-        items = [waiting.item for waiting in batch]
         try:
-            outcomes = await self._database.write(lambda tx: self._commit(tx, items))
+            outcomes = await self._write([waiting.item for waiting in batch])
         except DomainError as error:
             # The database refuses everybody: taking the batch apart would only ask it again.
             for waiting in batch:
@@ -121,6 +125,19 @@ class GroupCommit(Generic[Item, Outcome]):
                     _refuse(waiting, outcome)
                 elif not waiting.answer.done():
                     waiting.answer.set_result(outcome)
+
+    async def _write(self, items: Sequence[Item]) -> Sequence[Outcome | DomainError]:
+        outcomes: Sequence[Outcome | DomainError] = ()
+
+        async def work(tx: Transaction) -> Sequence[Outcome | DomainError]:
+            nonlocal outcomes
+            outcomes = await self._commit(tx, items)
+            return outcomes
+
+        look = self._landed
+        if look is None:
+            return await self._database.write(work)
+        return await self._database.write(work, lambda tx: look(tx, items, outcomes))
 
 
 def _refuse(waiting: _Waiting[Item, Outcome], error: Exception) -> None:

@@ -11,8 +11,8 @@ metadata = MetaData(
     }
 )
 
-ID = String(36)
-"""A UUIDv7 as text, or empty."""
+ID = String(36).with_variant(String(36, collation="C"), "postgresql")
+"""A UUIDv7 as text, or empty; pages of lists rely on its order, which no locale may change."""
 
 MILLIS = BigInteger().with_variant(Integer(), "sqlite")
 """Milliseconds since 1970 UTC, and any other 64-bit integer."""

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -88,8 +88,11 @@ class SqliteDatabase:
         """Run work on one consistent state, on one of the readers."""
         return await self._readers.run(work)
 
-    async def write(self, work: Work[T]) -> T:
-        """Run work under the write lock, on the writer's thread; durable when this returns."""
+    async def write(self, work: Work[T], landed: Work[bool] | None = None) -> T:
+        """Run work under the write lock, on the writer's thread; durable when this returns.
+
+        A commit is never in doubt here, so that `landed` is not needed.
+        """
         return await self._writer.run(work)
 
     async def close(self) -> None:
@@ -100,6 +103,8 @@ class SqliteDatabase:
 
 class _OpenTransaction:
     """Does its work at once, on the thread that it is called on."""
+
+    dialect: Literal["sqlite", "postgresql"] = "sqlite"
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
@@ -119,6 +124,15 @@ class _OpenTransaction:
         # Straight to the driver: SQLAlchemy's own path costs more than the statement does.
         text, values = statement.for_sqlite(rows, parameters or {})
         return self._driver.execute(text, values).fetchall()
+
+    async def defer_set(
+        self,
+        statement: SetStatement,
+        rows: Sequence[Sequence[Any]],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        # Nothing is far away here.
+        await self.execute_set(statement, rows, parameters)
 
 
 class _Threads:

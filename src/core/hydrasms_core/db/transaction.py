@@ -1,7 +1,7 @@
 """One open transaction, as every store method receives it."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from sqlalchemy import CursorResult, Executable
 
@@ -13,8 +13,13 @@ T = TypeVar("T")
 class Transaction(Protocol):
     """Runs statements inside one transaction; whoever opened it commits or rolls back.
 
-    Nothing but the transaction itself may be awaited while it is open: it holds the write lock.
+    Nothing but the transaction itself may be awaited while it is open: it holds locks.
     """
+
+    @property
+    def dialect(self) -> Literal["sqlite", "postgresql"]:
+        """What kind of database it is, for the few who look at the schema itself."""
+        ...
 
     async def execute(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
@@ -29,6 +34,20 @@ class Transaction(Protocol):
         parameters: Mapping[str, Any] | None = None,
     ) -> list[tuple[Any, ...]]:
         """Run one statement over a batch of rows and return what it selects or returns."""
+        ...
+
+    async def defer_set(
+        self,
+        statement: SetStatement,
+        rows: Sequence[Sequence[Any]],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Have a statement run before the next one that is not deferred, and before the commit at the latest.
+
+        For changes whose result nobody needs: a database that is far away runs all that were deferred in one
+        round trip. They are of different tables and see nothing of each other. An IntegrityViolation comes when
+        they run.
+        """
         ...
 
 
@@ -47,8 +66,17 @@ class Database(Protocol):
         """Run work that changes nothing, on one consistent state."""
         ...
 
-    async def write(self, work: Work[T]) -> T:
-        """Run work under the write lock; durable when this returns."""
+    async def write(self, work: Work[T], landed: Work[bool] | None = None) -> T:
+        """Run work in a transaction that may change things; durable when this returns.
+
+        Work may run more than once, where the database undid it for the sake of another transaction; only the last
+        run counts. On SQLite it has the whole database to itself. On PostgreSQL it sees what others have committed
+        before each of its statements, and has to itself what it locks.
+
+        A commit whose answer was lost may have come through or not. `landed` then looks, in a transaction that
+        begins afterwards: it waits for the locks that work held and tells whether its changes are there. Without
+        it CommitUnknown is raised.
+        """
         ...
 
     async def close(self) -> None:

@@ -60,7 +60,20 @@ class Acceptance:
 
     async def _known(self, tx: Transaction, sends: Sequence[Send]) -> dict[tuple[str, str], KeyedSend]:
         keys = {(send.message.account_id, send.key) for send in sends if send.key is not None}
-        return dict(await store.find_keyed(tx, sorted(keys))) if keys else {}
+        if not keys:
+            return {}
+        # Whoever else commits sends of these accounts has done so before the look, or waits until after this.
+        await self._credits.hold(tx, {account_id for account_id, _ in keys})
+        return dict(await store.find_keyed(tx, sorted(keys)))
+
+    async def landed(self, tx: Transaction, sends: Sequence[Send], outcomes: Sequence[Outcome]) -> bool:
+        """Tell whether a batch whose outcomes these are was committed; its messages came to be together."""
+        made = [o.message for o in outcomes if isinstance(o, Accepted) and not o.replayed]
+        if not made:
+            return True
+        await self._credits.hold(tx, {message.account_id for message in made})
+        stored = await store.find_ids(tx, [(message.account_id, message.id) for message in made])
+        return len(stored) == len(made)
 
     async def _pay_and_store(self, tx: Transaction, sends: Sequence[Send]) -> list[Outcome]:
         if not sends:

@@ -1,7 +1,8 @@
 """All SQL about what carriers do to messages.
 
 Every statement takes a whole batch. Statements that begin from the outbox or from a carrier's reference cannot
-name the account; all others do.
+name the account; all others do. Locks are taken in one order, so that transactions seldom stand in each other's way:
+outbox, messages, balances.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,72 +19,94 @@ from hydrasms_core.messaging.tables import messages, outbox
 from hydrasms_core.messaging.text import Encoding
 
 _KEY = ("account_id", "message_id")
-_KEYS = "SELECT r.account_id, r.message_id FROM {rows} AS r"
+_KEYS = "SELECT r.account_id, r.message_id FROM {rows}"
 _STATUSES = {status.value: status for status in Status}
 _ENCODINGS = {encoding.value: encoding for encoding in Encoding}
 
-_FIND_DUE = SetStatement(
-    "SELECT o.account_id, o.message_id, m.sender, m.recipient, m.content, m.encoding, m.segments, m.credits,"
-    " m.status, m.attempts, m.duplicate_risk, m.expires_at_ms, o.claim <> '', m.failure"
-    " FROM outbox AS o JOIN messages AS m ON m.account_id = o.account_id AND m.id = o.message_id"
-    f" WHERE o.step = '{Step.SUBMIT}' AND o.due_at_ms <= :now_ms"
-    " AND o.claim NOT IN (SELECT r.claim FROM {rows} AS r)"
-    " ORDER BY o.due_at_ms LIMIT :most",
+_IS_DUE = (
+    f"step = '{Step.SUBMIT}' AND due_at_ms <= :now_ms AND claim NOT IN (SELECT living.claim FROM living)"
+)
+_TAKE_DUE = SetStatement(
+    # One lane alone, that of the longest due.
+    "WITH living AS (SELECT r.claim FROM {rows})"
+    " SELECT o.account_id, o.message_id, o.claim <> '' FROM outbox AS o"
+    f" WHERE {_IS_DUE} AND o.lane = (SELECT lane FROM outbox WHERE {_IS_DUE} ORDER BY due_at_ms LIMIT 1)"
+    " ORDER BY o.due_at_ms LIMIT :most {claim:o}",
     ("claim",),
 )
+_FIND_DUE = SetStatement(
+    "SELECT m.account_id, m.id, m.sender, m.recipient, m.content, m.encoding, m.segments, m.credits,"
+    " m.status, m.attempts, m.duplicate_risk, m.expires_at_ms, m.failure"
+    " FROM {rows} JOIN messages AS m ON m.account_id = r.account_id AND m.id = r.message_id WHERE {accounts:m}",
+    _KEY,
+)
 _NEXT_DUE = SetStatement(
-    "SELECT r.step, (SELECT min(o.due_at_ms) FROM outbox AS o WHERE o.step = r.step) FROM {rows} AS r",
+    "SELECT r.step, (SELECT min(o.due_at_ms) FROM outbox AS o WHERE o.step = r.step) FROM {rows}",
     ("step",),
 )
 _HAND_OUT = SetStatement(
     f"UPDATE messages SET status = '{Status.SUBMITTING}', carrier = :carrier, attempts = attempts + 1,"
-    f" updated_at_ms = :at_ms WHERE (account_id, id) IN ({_KEYS})",
+    f" updated_at_ms = :at_ms WHERE {{accounts:messages}} AND (account_id, id) IN ({_KEYS})",
     _KEY,
 )
-_MARK_RISK = SetStatement(f"UPDATE messages SET duplicate_risk = 1 WHERE (account_id, id) IN ({_KEYS})", _KEY)
+_MARK_RISK = SetStatement(
+    f"UPDATE messages SET duplicate_risk = 1 WHERE {{accounts:messages}} AND (account_id, id) IN ({_KEYS})",
+    _KEY,
+)
 _LEASE = SetStatement(
-    f"UPDATE outbox SET claim = :claim, due_at_ms = :until_ms WHERE (account_id, message_id) IN ({_KEYS})",
+    "UPDATE outbox SET claim = :claim, due_at_ms = :until_ms"
+    f" WHERE {{accounts:outbox}} AND (account_id, message_id) IN ({_KEYS})",
     _KEY,
 )
 _RENEW = SetStatement(
-    f"UPDATE outbox SET due_at_ms = :until_ms WHERE claim = :claim AND (account_id, message_id) IN ({_KEYS})",
+    "UPDATE outbox SET due_at_ms = :until_ms"
+    f" WHERE claim = :claim AND {{accounts:outbox}} AND (account_id, message_id) IN ({_KEYS})",
     _KEY,
 )
 _SCHEDULE = SetStatement(
     "UPDATE outbox SET step = r.step, due_at_ms = r.due_at_ms, claim = ''"
-    " FROM {rows} AS r WHERE outbox.account_id = r.account_id AND outbox.message_id = r.message_id"
-    " AND outbox.claim = :claim RETURNING outbox.message_id",
+    " FROM {rows} WHERE outbox.account_id = r.account_id AND outbox.message_id = r.message_id"
+    " AND outbox.claim = :claim AND {accounts:outbox} RETURNING outbox.message_id",
     (*_KEY, "step", "due_at_ms"),
 )
 _FINISH = SetStatement(
-    f"DELETE FROM outbox WHERE claim = :claim AND (account_id, message_id) IN ({_KEYS}) RETURNING message_id",
+    f"DELETE FROM outbox WHERE claim = :claim AND {{accounts:outbox}} AND (account_id, message_id) IN ({_KEYS})"
+    " RETURNING message_id",
     _KEY,
 )
-_FORGET = SetStatement(f"DELETE FROM outbox WHERE (account_id, message_id) IN ({_KEYS})", _KEY)
+_FORGET = SetStatement(
+    f"DELETE FROM outbox WHERE {{accounts:outbox}} AND (account_id, message_id) IN ({_KEYS})", _KEY
+)
 _SET_STATUS = SetStatement(
     "UPDATE messages SET status = r.status, failure = r.failure, updated_at_ms = :at_ms"
-    " FROM {rows} AS r WHERE messages.account_id = r.account_id AND messages.id = r.message_id",
+    " FROM {rows} WHERE messages.account_id = r.account_id AND messages.id = r.message_id"
+    " AND {accounts:messages}",
     (*_KEY, "status", "failure"),
 )
 _INSERT_REFERENCES = SetStatement(
     # A carrier that gives one reference twice must not undo the rest of the batch: the first message keeps it.
     "INSERT INTO carrier_references (carrier, reference, account_id, message_id)"
-    " SELECT :carrier, r.reference, r.account_id, r.message_id FROM {rows} AS r WHERE true"
+    " SELECT :carrier, r.reference, r.account_id, r.message_id FROM {rows} WHERE true"
     " ON CONFLICT (carrier, reference) DO NOTHING",
     (*_KEY, "reference"),
 )
 _FIND_REFERENCES = SetStatement(
-    "SELECT c.carrier, c.reference, c.account_id, c.message_id, m.status"
-    " FROM {rows} AS r"
-    " JOIN carrier_references AS c ON c.carrier = r.carrier AND c.reference = r.reference"
-    " JOIN messages AS m ON m.account_id = c.account_id AND m.id = c.message_id",
+    "SELECT c.carrier, c.reference, c.account_id, c.message_id FROM {rows}"
+    " JOIN carrier_references AS c ON c.carrier = r.carrier AND c.reference = r.reference",
     ("carrier", "reference"),
+)
+_HOLD_STATUSES = SetStatement(
+    # Two reports of one message at once: whoever is second must see what the first has made of it.
+    "SELECT m.account_id, m.id, m.status FROM {rows}"
+    " JOIN messages AS m ON m.account_id = r.account_id AND m.id = r.message_id"
+    " WHERE {accounts:m} ORDER BY m.account_id, m.id {lock:m}",
+    _KEY,
 )
 _INSERT_RECEIPTS = SetStatement(
     "INSERT INTO receipts"
     " (id, carrier, reference, account_id, message_id, status, failure, applied, received_at_ms)"
     " SELECT r.id, r.carrier, r.reference, r.account_id, r.message_id, r.status, r.failure, r.applied,"
-    " r.received_at_ms FROM {rows} AS r WHERE true",
+    " r.received_at_ms FROM {rows} WHERE true",
     (
         "id",
         "carrier",
@@ -98,14 +121,14 @@ _INSERT_RECEIPTS = SetStatement(
 )
 _FIND_PARKED = SetStatement(
     "SELECT p.id, p.reference, p.status, p.failure"
-    " FROM {rows} AS r"
+    " FROM {rows}"
     " JOIN receipts AS p ON p.carrier = :carrier AND p.reference = r.reference AND p.message_id = ''"
     " ORDER BY p.id",
     ("reference",),
 )
 _MATCH_PARKED = SetStatement(
     "UPDATE receipts SET account_id = r.account_id, message_id = r.message_id, applied = r.applied"
-    " FROM {rows} AS r WHERE receipts.id = r.id",
+    " FROM {rows} WHERE receipts.id = r.id",
     ("id", "account_id", "message_id", "applied"),
 )
 
@@ -158,9 +181,17 @@ class Parked(NamedTuple):
     failure: str
 
 
-async def find_due(tx: Transaction, *, now_ms: int, most: int, living: Iterable[str]) -> list[Due]:
-    """Return the messages that are due to be handed on, the longest due first, but for those of living claims."""
-    rows = await tx.execute_set(_FIND_DUE, [(claim,) for claim in living], {"now_ms": now_ms, "most": most})
+async def take_due(tx: Transaction, *, now_ms: int, most: int, living: Iterable[str]) -> list[Due]:
+    """Return messages of one lane that are due to be handed on, but for those of living claims.
+
+    Where several workers look at once, each is given messages that the others are not: theirs they are until the
+    transaction ends, and after it only with a lease.
+    """
+    taken = await tx.execute_set(_TAKE_DUE, [(claim,) for claim in living], {"now_ms": now_ms, "most": most})
+    if not taken:
+        return []
+    held = {(row[0], row[1]): bool(row[2]) for row in taken}
+    found = {(row[0], row[1]): row for row in await tx.execute_set(_FIND_DUE, list(held))}
     return [
         Due(
             row[0],
@@ -171,9 +202,9 @@ async def find_due(tx: Transaction, *, now_ms: int, most: int, living: Iterable[
             _ENCODINGS[row[5]],
             row[6],
             row[7],
-            Standing(_STATUSES[row[8]], row[9], row[10] != 0, row[11], row[12] != 0, row[13]),
+            Standing(_STATUSES[row[8]], row[9], row[10] != 0, row[11], is_held, row[12]),
         )
-        for row in rows
+        for row, is_held in ((found[key], is_held) for key, is_held in held.items())
     ]
 
 
@@ -240,12 +271,20 @@ async def add_references(tx: Transaction, carrier: str, references: Sequence[tup
     await tx.execute_set(_INSERT_REFERENCES, references, {"carrier": carrier})
 
 
-async def find_references(
+async def hold_references(
     tx: Transaction, references: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], tuple[Key, Status]]:
-    """Return the messages that (carrier, reference) pairs stand for, where they are known, and their statuses."""
+    """Return the messages that (carrier, reference) pairs stand for, where they are known, and their statuses.
+
+    Nobody else changes those until the transaction ends.
+    """
     rows = await tx.execute_set(_FIND_REFERENCES, list(references))
-    return {(row[0], row[1]): ((row[2], row[3]), _STATUSES[row[4]]) for row in rows}
+    keys = {(row[0], row[1]): (row[2], row[3]) for row in rows}
+    if not keys:
+        return {}
+    found = await tx.execute_set(_HOLD_STATUSES, sorted(set(keys.values())))
+    statuses = {(row[0], row[1]): _STATUSES[row[2]] for row in found}
+    return {reference: (key, statuses[key]) for reference, key in keys.items() if key in statuses}
 
 
 async def add_receipts(tx: Transaction, receipts: Sequence[StoredReceipt]) -> None:
@@ -283,5 +322,6 @@ async def find_overdue_receipts(tx: Transaction, *, now_ms: int, most: int) -> l
         .where(outbox.c.step == Step.RECEIPT.value, outbox.c.due_at_ms <= now_ms)
         .order_by(outbox.c.due_at_ms)
         .limit(most)
+        .with_for_update(skip_locked=True, of=outbox)
     )
     return [((row.account_id, row.message_id), Status(row.status)) for row in result]

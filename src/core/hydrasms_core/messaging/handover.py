@@ -90,7 +90,7 @@ class Handover:
         than a lease.
         """
         now_ms, claim_id = self._clock.now_ms(), new_id()
-        due = await store.find_due(tx, now_ms=now_ms, most=self._most, living=living)
+        due = await store.take_due(tx, now_ms=now_ms, most=self._most, living=living)
         batches: defaultdict[str, Batch] = defaultdict(Batch)
         given_up: list[tuple[Due, Change]] = []
         for message in due:

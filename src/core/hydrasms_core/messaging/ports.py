@@ -1,6 +1,6 @@
 """What messaging needs of others."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from hydrasms_core.db.transaction import Transaction
@@ -22,6 +22,10 @@ class Credits(Protocol):
 
     def price(self, content: str) -> int:
         """Return what a text costs, in credits."""
+        ...
+
+    async def hold(self, tx: Transaction, account_ids: Collection[str]) -> None:
+        """Keep everybody else from changing these accounts' credits until the transaction ends."""
         ...
 
     async def spend(

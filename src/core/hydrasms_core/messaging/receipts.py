@@ -54,7 +54,7 @@ class ReceiptIntake:
 async def take_in(tx: Transaction, receipts: Sequence[Receipt], *, at_ms: int) -> list[StoredReceipt]:
     """Store receipts, move the messages that they are about, and return the rows that were stored, in order."""
     references = {(receipt.carrier, receipt.reference) for receipt in receipts}
-    known = await store.find_references(tx, references)
+    known = await store.hold_references(tx, references)
     reports = []
     for receipt in receipts:
         message, standing = known.get((receipt.carrier, receipt.reference), (_NOBODY, None))
@@ -84,7 +84,7 @@ async def apply_parked(tx: Transaction, carrier: str, references: Sequence[str],
     parked = await store.find_parked(tx, carrier, references)
     if not parked:
         return
-    known = await store.find_references(tx, {(carrier, row.reference) for row in parked})
+    known = await store.hold_references(tx, {(carrier, row.reference) for row in parked})
     reports = [Report(*known[carrier, row.reference], row.status, row.failure) for row in parked]
     applied, moves = follow(reports)
     await store.match_parked(

@@ -52,9 +52,11 @@ class Messaging:
         self._clock = clock
         self._settings = settings
         self._wake = wake
+        acceptance = Acceptance(credits)
         self._sends: GroupCommit[Send, Accepted] = GroupCommit(
             database,
-            Acceptance(credits).commit,
+            acceptance.commit,
+            acceptance.landed,
             max_batch=settings.max_batch,
             max_waiting=settings.max_waiting,
         )
@@ -122,20 +124,20 @@ class Messaging:
         """
 
         async def work(tx: Transaction) -> Message:
+            message, now_ms = await self._found(tx, account_id, message_id), self._clock.now_ms()
+            if may_become(message.status, Status.CANCELLED) and await store.cancel_queued(
+                tx, account_id, message_id, at_ms=now_ms
+            ):
+                charge = Charge(account_id, message_id, message.credits, actor)
+                await self._credits.refund(tx, [charge], at_ms=now_ms)
+            # Whatever it was before: where it could not be taken, a worker or another caller was first.
             message = await self._found(tx, account_id, message_id)
-            if message.status is Status.CANCELLED:
-                return message
-            if not may_become(message.status, Status.CANCELLED):
+            if message.status is not Status.CANCELLED:
                 raise NotCancellable(
                     "The message has left the queue and can no longer be cancelled.",
                     metadata={"status": message.status.value},
                 )
-            now_ms = self._clock.now_ms()
-            await store.mark_cancelled(tx, account_id, message_id, at_ms=now_ms)
-            await self._credits.refund(
-                tx, [Charge(account_id, message_id, message.credits, actor)], at_ms=now_ms
-            )
-            return await self._found(tx, account_id, message_id)
+            return message
 
         return await self._database.write(work)
 

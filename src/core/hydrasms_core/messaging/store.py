@@ -45,8 +45,8 @@ _INSERT_MESSAGES = SetStatement(
     f"INSERT INTO messages ({_LIST}) SELECT {_LIST} FROM {{rows}} WHERE true", _COLUMNS
 )
 _INSERT_OUTBOX = SetStatement(
-    "INSERT INTO outbox (account_id, message_id, step, due_at_ms)"
-    " SELECT account_id, message_id, 'submit', due_at_ms FROM {rows} WHERE true",
+    "INSERT INTO outbox (account_id, message_id, step, due_at_ms, lane)"
+    " SELECT account_id, message_id, 'submit', due_at_ms, :lane FROM {rows} WHERE true",
     ("account_id", "message_id", "due_at_ms"),
 )
 _INSERT_KEYS = SetStatement(
@@ -56,9 +56,10 @@ _INSERT_KEYS = SetStatement(
 )
 _FIND_KEYS = SetStatement(
     f"SELECT k.key, k.fingerprint, {', '.join(f'm.{name}' for name in _COLUMNS)}"
-    " FROM {rows} AS r"
+    " FROM {rows}"
     f" JOIN idempotency_keys AS k ON k.account_id = r.account_id AND k.operation = '{SEND}' AND k.key = r.key"
-    " JOIN messages AS m ON m.account_id = k.account_id AND m.id = k.subject_id",
+    " JOIN messages AS m ON m.account_id = k.account_id AND m.id = k.subject_id"
+    " WHERE {accounts:k} AND {accounts:m}",
     ("account_id", "key"),
 )
 
@@ -78,14 +79,18 @@ async def find_keyed(tx: Transaction, keys: Sequence[tuple[str, str]]) -> Mappin
     return {(send.message.account_id, send.key): send for send in sends}
 
 
-async def insert_queued(tx: Transaction, accepted: Sequence[Message], keyed: Sequence[KeyedSend]) -> None:
-    """Store new messages, their place in the outbox and their idempotency keys."""
-    await tx.execute_set(_INSERT_MESSAGES, [_values(message) for message in accepted])
-    await tx.execute_set(
-        _INSERT_OUTBOX, [(message.account_id, message.id, message.created_at_ms) for message in accepted]
+async def insert_queued(
+    tx: Transaction, accepted: Sequence[Message], keyed: Sequence[KeyedSend], *, lane: int = 0
+) -> None:
+    """Store new messages of one lane, their place in the outbox and their idempotency keys."""
+    await tx.defer_set(_INSERT_MESSAGES, [_values(message) for message in accepted])
+    await tx.defer_set(
+        _INSERT_OUTBOX,
+        [(message.account_id, message.id, message.created_at_ms) for message in accepted],
+        {"lane": lane},
     )
     if keyed:
-        await tx.execute_set(
+        await tx.defer_set(
             _INSERT_KEYS,
             [
                 (
@@ -118,16 +123,40 @@ async def list_messages(tx: Transaction, account_id: str, page: PageRequest) -> 
     return [_message(row) for row in found]
 
 
-async def mark_cancelled(tx: Transaction, account_id: str, message_id: str, *, at_ms: int) -> None:
-    """Record that a queued message was cancelled, and take it out of the outbox."""
+async def cancel_queued(tx: Transaction, account_id: str, message_id: str, *, at_ms: int) -> bool:
+    """Take a message out of the outbox that no worker holds, and record that it was cancelled.
+
+    Tells whether it was there to be taken. The outbox comes first: whoever has a message's row there, a worker
+    who claims it or this, decides about the message.
+    """
+    taken = await tx.execute(
+        sa.delete(outbox).where(
+            outbox.c.account_id == account_id,
+            outbox.c.message_id == message_id,
+            outbox.c.step == "submit",
+            outbox.c.claim == "",
+        )
+    )
+    if not taken.rowcount:
+        return False
     await tx.execute(
         sa.update(messages)
         .where(messages.c.account_id == account_id, messages.c.id == message_id)
         .values(status=Status.CANCELLED.value, updated_at_ms=at_ms)
     )
-    await tx.execute(
-        sa.delete(outbox).where(outbox.c.account_id == account_id, outbox.c.message_id == message_id)
-    )
+    return True
+
+
+_FIND_IDS = SetStatement(
+    "SELECT m.id FROM {rows} JOIN messages AS m ON m.account_id = r.account_id AND m.id = r.message_id"
+    " WHERE {accounts:m}",
+    ("account_id", "message_id"),
+)
+
+
+async def find_ids(tx: Transaction, keys: Sequence[tuple[str, str]]) -> set[str]:
+    """Return the ids of those (account, message) pairs that are stored."""
+    return {row[0] for row in await tx.execute_set(_FIND_IDS, keys)}
 
 
 async def insert_inbound(tx: Transaction, inbound: InboundMessage) -> None:

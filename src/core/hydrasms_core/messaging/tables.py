@@ -44,6 +44,8 @@ outbox = sa.Table(
     # Who holds it; only the claim that is named here may say what came of it. Empty: nobody. A row that falls due
     # with a claim on it was held by a worker that died.
     sa.Column("claim", ID, nullable=False, server_default=""),
+    # The writer's lane that the account belongs to: a worker takes messages of one lane at a time.
+    sa.Column("lane", COUNT, nullable=False, server_default="0"),
     # Led by the message because those ids grow with time: a batch's rows then lie side by side, however many
     # accounts it is of. With 300 of them that was measured to be a tenth of all that delivering a message costs.
     sa.PrimaryKeyConstraint("message_id", "account_id"),

@@ -9,11 +9,21 @@ branch_labels = None
 depends_on = None
 
 _INT64 = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_TRIGGERS = (
+_ID = sa.String(length=36).with_variant(sa.String(length=36, collation="C"), "postgresql")
+_SQLITE_TRIGGERS = (
     """CREATE TRIGGER balances_refuse_delete BEFORE DELETE ON balances BEGIN SELECT RAISE(ABORT, 'balances are never deleted'); END""",
     """CREATE TRIGGER balances_refuse_move BEFORE UPDATE OF account_id ON balances BEGIN SELECT RAISE(ABORT, 'a balance keeps its account'); END""",
     """CREATE TRIGGER transfers_refuse_delete BEFORE DELETE ON transfers BEGIN SELECT RAISE(ABORT, 'transfers are append-only'); END""",
     """CREATE TRIGGER transfers_refuse_update BEFORE UPDATE ON transfers BEGIN SELECT RAISE(ABORT, 'transfers are append-only'); END""",
+)
+_POSTGRES_FUNCTION = """CREATE FUNCTION hydrasms_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '%', TG_ARGV[0] USING ERRCODE = 'integrity_constraint_violation'; END $$"""
+_POSTGRES_TRIGGERS = (
+    """CREATE TRIGGER balances_refuse_delete BEFORE DELETE ON balances FOR EACH ROW EXECUTE FUNCTION hydrasms_refuse('balances are never deleted')""",
+    """CREATE TRIGGER balances_refuse_move BEFORE UPDATE OF account_id ON balances FOR EACH ROW EXECUTE FUNCTION hydrasms_refuse('a balance keeps its account')""",
+    """CREATE TRIGGER balances_refuse_truncate BEFORE TRUNCATE ON balances FOR EACH STATEMENT EXECUTE FUNCTION hydrasms_refuse('balances are never deleted')""",
+    """CREATE TRIGGER transfers_refuse_delete BEFORE DELETE ON transfers FOR EACH ROW EXECUTE FUNCTION hydrasms_refuse('transfers are append-only')""",
+    """CREATE TRIGGER transfers_refuse_truncate BEFORE TRUNCATE ON transfers FOR EACH STATEMENT EXECUTE FUNCTION hydrasms_refuse('transfers are append-only')""",
+    """CREATE TRIGGER transfers_refuse_update BEFORE UPDATE ON transfers FOR EACH ROW EXECUTE FUNCTION hydrasms_refuse('transfers are append-only')""",
 )
 
 
@@ -28,7 +38,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "accounts",
-        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("id", _ID, nullable=False),
         sa.Column("name", sa.String(length=200), nullable=False),
         sa.Column("plan", sa.String(length=16), nullable=False),
         sa.Column("sending_enabled", sa.Boolean(), nullable=False),
@@ -40,7 +50,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "balances",
-        sa.Column("account_id", sa.String(length=36), nullable=False),
+        sa.Column("account_id", _ID, nullable=False),
         sa.Column("balance", _INT64, nullable=False),
         sa.Column("updated_at_ms", _INT64, nullable=False),
         sa.CheckConstraint("balance >= 0", name=op.f("ck_balances_not_negative")),
@@ -50,17 +60,17 @@ def upgrade() -> None:
         "carrier_references",
         sa.Column("carrier", sa.String(length=32), nullable=False),
         sa.Column("reference", sa.String(length=128), nullable=False),
-        sa.Column("account_id", sa.String(length=36), nullable=False),
-        sa.Column("message_id", sa.String(length=36), nullable=False),
+        sa.Column("account_id", _ID, nullable=False),
+        sa.Column("message_id", _ID, nullable=False),
         sa.PrimaryKeyConstraint("carrier", "reference", name=op.f("pk_carrier_references")),
     )
     op.create_table(
         "idempotency_keys",
-        sa.Column("account_id", sa.String(length=36), nullable=False),
+        sa.Column("account_id", _ID, nullable=False),
         sa.Column("operation", sa.String(length=32), nullable=False),
         sa.Column("key", sa.String(length=255), nullable=False),
         sa.Column("fingerprint", sa.String(length=64), nullable=False),
-        sa.Column("subject_id", sa.String(length=36), nullable=False),
+        sa.Column("subject_id", _ID, nullable=False),
         sa.Column("created_at_ms", _INT64, nullable=False),
         sa.PrimaryKeyConstraint("account_id", "operation", "key", name=op.f("pk_idempotency_keys")),
     )
@@ -69,8 +79,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "inbound_messages",
-        sa.Column("account_id", sa.String(length=36), nullable=False),
-        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("account_id", _ID, nullable=False),
+        sa.Column("id", _ID, nullable=False),
         sa.Column("sender", sa.String(length=32), nullable=False),
         sa.Column("shortcode", sa.String(length=64), nullable=False),
         sa.Column("content", sa.Text(), nullable=False),
@@ -80,8 +90,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "messages",
-        sa.Column("account_id", sa.String(length=36), nullable=False),
-        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("account_id", _ID, nullable=False),
+        sa.Column("id", _ID, nullable=False),
         sa.Column("sender", sa.String(length=20), nullable=False),
         sa.Column("recipient", sa.String(length=20), nullable=False),
         sa.Column("country_iso2", sa.String(length=2), nullable=False),
@@ -104,21 +114,21 @@ def upgrade() -> None:
     )
     op.create_table(
         "outbox",
-        sa.Column("account_id", sa.String(length=36), nullable=False),
-        sa.Column("message_id", sa.String(length=36), nullable=False),
+        sa.Column("account_id", _ID, nullable=False),
+        sa.Column("message_id", _ID, nullable=False),
         sa.Column("step", sa.String(length=8), nullable=False),
         sa.Column("due_at_ms", _INT64, nullable=False),
-        sa.Column("claim", sa.String(length=36), server_default="", nullable=False),
+        sa.Column("claim", _ID, server_default="", nullable=False),
         sa.PrimaryKeyConstraint("message_id", "account_id", name=op.f("pk_outbox")),
     )
     op.create_index(op.f("ix_outbox_step_due_at_ms"), "outbox", ["step", "due_at_ms"], unique=False)
     op.create_table(
         "receipts",
-        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("id", _ID, nullable=False),
         sa.Column("carrier", sa.String(length=32), nullable=False),
         sa.Column("reference", sa.String(length=128), nullable=False),
-        sa.Column("account_id", sa.String(length=36), server_default="", nullable=False),
-        sa.Column("message_id", sa.String(length=36), server_default="", nullable=False),
+        sa.Column("account_id", _ID, server_default="", nullable=False),
+        sa.Column("message_id", _ID, server_default="", nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("failure", sa.String(length=200), server_default="", nullable=False),
         sa.Column("applied", _INT64, server_default="0", nullable=False),
@@ -136,7 +146,7 @@ def upgrade() -> None:
     op.create_table(
         "simulated_receipts",
         sa.Column("due_at_ms", _INT64, nullable=False),
-        sa.Column("reference", sa.String(length=36), nullable=False),
+        sa.Column("reference", _ID, nullable=False),
         sa.Column("ordinal", _INT64, nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("failure", sa.String(length=200), nullable=False),
@@ -144,8 +154,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "simulated_texts",
-        sa.Column("id", sa.String(length=36), nullable=False),
-        sa.Column("message_id", sa.String(length=36), nullable=False),
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("message_id", _ID, nullable=False),
         sa.Column("sender", sa.String(length=20), nullable=False),
         sa.Column("recipient", sa.String(length=20), nullable=False),
         sa.Column("content", sa.Text(), nullable=False),
@@ -157,13 +167,13 @@ def upgrade() -> None:
     )
     op.create_table(
         "transfers",
-        sa.Column("account_id", sa.String(length=36), nullable=False),
-        sa.Column("id", sa.String(length=36), nullable=False),
-        sa.Column("debit_account", sa.String(length=36), nullable=False),
-        sa.Column("credit_account", sa.String(length=36), nullable=False),
+        sa.Column("account_id", _ID, nullable=False),
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("debit_account", _ID, nullable=False),
+        sa.Column("credit_account", _ID, nullable=False),
         sa.Column("amount", _INT64, nullable=False),
         sa.Column("kind", sa.String(length=10), nullable=False),
-        sa.Column("message_id", sa.String(length=36), server_default="", nullable=False),
+        sa.Column("message_id", _ID, server_default="", nullable=False),
         sa.Column("payment_id", sa.String(length=255), server_default="", nullable=False),
         sa.Column("actor", sa.String(length=16), nullable=False),
         sa.Column("reason", sa.String(length=500), server_default="", nullable=False),
@@ -193,8 +203,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "api_keys",
-        sa.Column("id", sa.String(length=36), nullable=False),
-        sa.Column("account_id", sa.String(length=36), nullable=False),
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("account_id", _ID, nullable=False),
         sa.Column("name", sa.String(length=200), nullable=False),
         sa.Column("prefix", sa.String(length=9), nullable=False),
         sa.Column("digest", sa.CHAR(length=64), nullable=False),
@@ -210,8 +220,15 @@ def upgrade() -> None:
         sa.UniqueConstraint("digest", name=op.f("uq_api_keys_digest")),
     )
     op.create_index(op.f("ix_api_keys_account_id_id"), "api_keys", ["account_id", "id"], unique=False)
-    for trigger in _TRIGGERS:
+    if op.get_bind().dialect.name == "sqlite":
+        for trigger in _SQLITE_TRIGGERS:
+            op.execute(trigger)
+        return
+    op.execute(_POSTGRES_FUNCTION)
+    for trigger in _POSTGRES_TRIGGERS:
         op.execute(trigger)
+        name = trigger.split()[2]
+        op.execute(f"ALTER TABLE {name.partition('_')[0]} ENABLE ALWAYS TRIGGER {name}")
 
 
 def downgrade() -> None:
@@ -245,3 +262,5 @@ def downgrade() -> None:
     op.drop_table("balances")
     op.drop_table("accounts")
     op.drop_table("access_changes")
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP FUNCTION hydrasms_refuse()")

@@ -16,16 +16,16 @@ _PURGE_AT_ONCE = 1_000
 _TEXT = "id, message_id, sender, recipient, content, received_at_ms"
 _RECEIPT = "due_at_ms, reference, ordinal, status, failure"
 _INSERT_TEXTS = SetStatement(
-    f"INSERT INTO simulated_texts ({_TEXT}) SELECT {_TEXT} FROM {{rows}} AS r WHERE true",
+    f"INSERT INTO simulated_texts ({_TEXT}) SELECT {_TEXT} FROM {{rows}} WHERE true",
     tuple(_TEXT.split(", ")),
 )
 _INSERT_RECEIPTS = SetStatement(
-    f"INSERT INTO simulated_receipts ({_RECEIPT}) SELECT {_RECEIPT} FROM {{rows}} AS r WHERE true",
+    f"INSERT INTO simulated_receipts ({_RECEIPT}) SELECT {_RECEIPT} FROM {{rows}} WHERE true",
     tuple(_RECEIPT.split(", ")),
 )
 _DELETE_RECEIPTS = SetStatement(
     "DELETE FROM simulated_receipts WHERE (due_at_ms, reference, ordinal) IN"
-    " (SELECT r.due_at_ms, r.reference, r.ordinal FROM {rows} AS r)",
+    " (SELECT r.due_at_ms, r.reference, r.ordinal FROM {rows})",
     ("due_at_ms", "reference", "ordinal"),
 )
 
