@@ -20,7 +20,7 @@ from hydrasms_billing.credits import LedgerCredits
 from hydrasms_billing.pricing import price
 from hydrasms_core.db.group_commit import GroupCommit
 from hydrasms_core.db.sqlite import SqliteDatabase
-from hydrasms_core.db.transaction import Transaction
+from hydrasms_core.db.transaction import Database, Transaction
 from hydrasms_core.messaging.accept import Acceptance, Send
 from hydrasms_core.messaging.model import Accepted, Message, Status
 from hydrasms_core.messaging.numbering import parse_recipient
@@ -64,7 +64,7 @@ def sends_of(accounts: list[str]) -> Callable[[], Send]:
     return make
 
 
-async def open_accounts(database: SqliteDatabase) -> list[str]:
+async def open_accounts(database: Database) -> list[str]:
     """Give a thousand accounts their balances."""
     accounts = [new_id() for _ in range(_ACCOUNTS)]
     ledger = LedgerCredits()

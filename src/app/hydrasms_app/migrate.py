@@ -125,7 +125,7 @@ def _sqlite(path: Path) -> Iterator[sa.Connection]:
 
 
 async def _on_postgres(url: str, work: Callable[[sa.Connection], T]) -> T:
-    from hydrasms_core.db.postgres import async_engine
+    from hydrasms_core.db.postgres_pool import async_engine
 
     engine = async_engine(url).execution_options(isolation_level="READ COMMITTED")
     try:
