@@ -3,11 +3,12 @@
 Alembic is imported only where there is something to do: it costs a start half a second and 15 MB for nothing.
 """
 
+import sqlite3
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from hydrasms_app.problems import Problem
+from hydrasms_app.problems import NotYet, Problem
 from hydrasms_core.db.sqlite import sync_engine
 
 _SCRIPTS = Path(__file__).with_name("migrations")
@@ -21,7 +22,7 @@ def revisions() -> list[str]:
 def upgrade(path: Path) -> str:
     """Apply every migration that a SQLite file lacks, all or none, and return its revision.
 
-    Raises Problem for a file that a newer hydrasms made, or that cannot be opened.
+    Raises Problem for a file that a newer hydrasms made, or that cannot be opened; NotYet for one that is locked.
     """
     return _migrate(path, revisions()[-1])
 
@@ -88,4 +89,5 @@ def _current(connection: sa.Connection, path: Path) -> str:
 
 
 def _unusable(path: Path, error: sa.exc.DatabaseError) -> Problem:
-    return Problem(f"the database at {path} cannot be used: {error.orig}")
+    busy = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+    return (NotYet if busy else Problem)(f"the database at {path} cannot be used: {error.orig}")
