@@ -101,7 +101,8 @@ async def serving(tmp_path, clock, *, reflect=False):
         services=[SERVICE],
         reflect=reflect,
     )
-    port = await server.start("127.0.0.1:0")
+    port = server.listen("127.0.0.1:0")
+    await server.start()
     try:
         yield server, port, probe, metrics
     finally:
@@ -272,7 +273,7 @@ async def test_a_second_server_on_the_port_is_refused(tmp_path, clock):
             reflect=False,
         )
         with pytest.raises(AddressInUse):
-            await other.start(f"127.0.0.1:{port}")
+            other.listen(f"127.0.0.1:{port}")
         await other.stop(0)
 
 

@@ -51,8 +51,8 @@ class FakeRoles(types.ModuleType):
         self.verified = RIGHT
         self.failure = None
 
-    def serve(self, settings, *, dispatcher, demo):
-        self._note("serve", settings, dispatcher, demo)
+    def serve(self, settings, role, *, dispatcher, demo):
+        self._note("serve", settings, role, dispatcher, demo)
 
     def upgrade_database(self, settings):
         self._note("upgrade_database", settings)
@@ -78,9 +78,22 @@ def roles(monkeypatch):
 def test_serve_runs_with_the_defaults(roles, monkeypatch):
     monkeypatch.delenv("HYDRASMS_HTTP_PORT", raising=False)
     text_of(run("serve"))
-    ((name, settings, dispatcher, demo),) = roles.calls
-    assert (name, dispatcher, demo) == ("serve", True, True)
+    ((name, settings, role, dispatcher, demo),) = roles.calls
+    assert (name, role, dispatcher, demo) == ("serve", None, True, True)
     assert settings.http_port == 8080
+
+
+@pytest.mark.parametrize("role", ["core", "edge", "worker"])
+def test_serve_runs_one_role_where_it_is_named(roles, role):
+    text_of(run("serve", role))
+    assert roles.calls[0][2] == role
+
+
+def test_serve_refuses_a_role_that_there_is_not(roles):
+    complaint = failure_of(run("serve", "kernel"), status=2)
+    assert "kernel" in complaint
+    assert "core" in complaint
+    assert roles.calls == []
 
 
 def test_serve_puts_flags_over_the_environment(roles, monkeypatch, tmp_path):
@@ -98,7 +111,7 @@ def test_serve_puts_flags_over_the_environment(roles, monkeypatch, tmp_path):
     ]
     more = ["--log-level", "debug", "--log-format", "json", "--no-dispatcher", "--no-demo"]
     text_of(run("serve", *flags, *more))
-    ((_, settings, dispatcher, demo),) = roles.calls
+    ((_, settings, _, dispatcher, demo),) = roles.calls
     assert (settings.http_port, settings.grpc_port) == (0, 9002)
     assert (settings.http_host, settings.grpc_host) == ("::1", "127.0.0.2")
     assert (settings.data_dir, settings.log_level, settings.log_format) == (tmp_path, "debug", "json")

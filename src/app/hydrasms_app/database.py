@@ -1,11 +1,21 @@
-"""Opens the database that the settings name."""
+"""The database that the settings name: brought up to date, waited for, and opened."""
 
+import asyncio
 from pathlib import Path
 
 from hydrasms_app import migrate
+from hydrasms_app.locks import lock_file
+from hydrasms_app.migrate import Phase
+from hydrasms_app.problems import NotYet
 from hydrasms_app.settings import Settings
+from hydrasms_base.log import get_logger
 from hydrasms_core.db.sqlite import SqliteDatabase
 from hydrasms_core.db.transaction import Database
+
+_FIRST_BACK_OFF_S = 0.2
+_MAX_BACK_OFF_S = 2.0
+
+log = get_logger(__name__)
 
 
 def open_database(settings: Settings) -> Database:
@@ -19,16 +29,37 @@ def open_database(settings: Settings) -> Database:
     return PostgresDatabase(target, partitioned=settings.lanes > 1)
 
 
-def prepare_database(settings: Settings) -> None:
-    """Bring the schema to where this code can work on it; raises Problem.
+def upgrade_database(settings: Settings, phase: Phase | None = None) -> str:
+    """Apply the migrations that the database lacks and return its revision; raises NotYet and Problem."""
+    target = settings.database
+    if isinstance(target, str):
+        return migrate.upgrade(target, phase=phase)
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with lock_file(target.with_name(f"{target.name}-upgrade.lock"), wait=True):
+        return migrate.upgrade(target, phase=phase)
 
-    A SQLite file is this process's to change as it likes. On PostgreSQL older processes may be at work, so that
-    what would be in their way is left to `hydrasms db upgrade`, unless there is nothing yet.
+
+def prepare_database(settings: Settings) -> None:
+    """See to it that the database is there and up to date; raises NotYet where that may come by itself, or Problem.
+
+    A file is brought up to date here. In PostgreSQL older processes may be at work, so that whatever would be in
+    their way is left to `hydrasms db upgrade`, unless there is nothing yet.
     """
     target = settings.database
     if isinstance(target, Path):
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        migrate.upgrade(target)
+        upgrade_database(settings)
         return
-    migrate.upgrade(target, phase=None if migrate.is_empty(target) else migrate.Phase.PRE)
+    upgrade_database(settings, None if migrate.is_empty(target) else Phase.PRE)
     migrate.check_usable(target)
+
+
+async def await_database(settings: Settings) -> None:
+    """Return when the database is there and up to date, however long that takes; raises Problem."""
+    back_off_s = _FIRST_BACK_OFF_S
+    while True:
+        try:
+            return await asyncio.to_thread(prepare_database, settings)
+        except NotYet as problem:
+            log.warning("waiting_for_database", reason=str(problem), retry_s=back_off_s)
+        await asyncio.sleep(back_off_s)
+        back_off_s = min(back_off_s * 2, _MAX_BACK_OFF_S)

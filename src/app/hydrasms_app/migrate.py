@@ -11,14 +11,16 @@ Alembic is imported only where there is something to do: it costs a start half a
 import asyncio
 import contextlib
 import enum
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy as sa
 
-from hydrasms_app.problems import Problem
+from hydrasms_app.problems import NotYet, Problem
 from hydrasms_core.db.sqlite import sync_engine
+from hydrasms_core.errors import StoreUnavailable
 
 T = TypeVar("T")
 
@@ -50,7 +52,7 @@ def upgrade(target: Target, *, phase: Phase | None = None, scripts: Path = _SCRI
     """Apply every migration that a database lacks, all or none, and return its revision.
 
     With `phase` pre, stop before the first post revision. Raises Problem for a database that newer code has
-    taken out of this code's reach, or that cannot be used.
+    taken out of this code's reach, or that cannot be used, and NotYet for one that is locked or away.
     """
 
     def work(connection: sa.Connection) -> str:
@@ -78,7 +80,10 @@ def downgrade(target: Target, revision: str, *, scripts: Path = _SCRIPTS) -> str
 
 
 def check_usable(target: Target, *, scripts: Path = _SCRIPTS) -> None:
-    """Raise Problem unless this code may work on the database: its pre revisions are there, and no floor above."""
+    """Return where this code may work on the database.
+
+    Raises Problem where newer code has shut it out, and NotYet until its pre revisions are there.
+    """
     if isinstance(target, Path) and not target.exists():
         raise Problem(f"there is no database at {target}")
     known = revisions(scripts)
@@ -88,7 +93,7 @@ def check_usable(target: Target, *, scripts: Path = _SCRIPTS) -> None:
         return _found(connection, target, scripts) >= needed
 
     if not _in_transaction(target, work):
-        raise Problem(f"{_shown(target)} is not up to date: run `hydrasms db upgrade`")
+        raise NotYet(f"{_shown(target)} is not up to date: run `hydrasms db upgrade`")
 
 
 def is_empty(target: Target) -> bool:
@@ -109,9 +114,10 @@ def _in_transaction(target: Target, work: Callable[[sa.Connection], T]) -> T:
                 return work(connection)
         return asyncio.run(_on_postgres(target, work))
     except sa.exc.DBAPIError as error:
-        raise Problem(f"{_shown(target)} cannot be used: {error.orig}") from None
-    except (OSError, TimeoutError) as error:
-        raise Problem(f"{_shown(target)} cannot be reached: {error}") from None
+        busy = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+        raise (NotYet if busy else Problem)(f"{_shown(target)} cannot be used: {error.orig}") from None
+    except StoreUnavailable as error:
+        raise NotYet(f"{_shown(target)} cannot be reached: {error.__cause__}") from None
 
 
 @contextlib.contextmanager
@@ -125,15 +131,16 @@ def _sqlite(path: Path) -> Iterator[sa.Connection]:
 
 
 async def _on_postgres(url: str, work: Callable[[sa.Connection], T]) -> T:
-    from hydrasms_core.db.postgres_pool import async_engine
+    from hydrasms_core.db.postgres_pool import async_engine, translated
 
     engine = async_engine(url).execution_options(isolation_level="READ COMMITTED")
     try:
-        async with engine.begin() as connection:
-            # One at a time: whoever is second finds all of it done.
-            await connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
-            await connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
-            return await connection.run_sync(work)
+        with translated():
+            async with engine.begin() as connection:
+                # One at a time: whoever is second finds all of it done.
+                await connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
+                await connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+                return await connection.run_sync(work)
     finally:
         await engine.dispose()
 

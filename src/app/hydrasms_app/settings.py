@@ -3,13 +3,13 @@
 docs/configuration.md lists them all. Everything is checked at once and every fault is reported.
 """
 
-import ipaddress
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from hydrasms_app.core_address import is_loopback
 from hydrasms_app.problems import Problem
 
 
@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     """Address that the core listens on."""
     grpc_port: int = Field(default=50_051, ge=0, le=65_535)
     """Port of the core; 0 takes any free one."""
+    grpc_socket: Path | None = None
+    """Unix socket that the core listens on instead of a port."""
     data_dir: Path = Path("var")
     """Folder of the database, the service token and the demo account's key."""
     database_url: SecretStr | None = None
@@ -36,7 +38,7 @@ class Settings(BaseSettings):
     lanes: int = Field(default=1, ge=1, le=1_024)
     """How many lanes sends are written in, one a partition of a partitioned database."""
     core_address: str | None = Field(default=None, validation_alias="HYDRASMS_CORE")
-    """Address of the core for the command line and a separate edge: HOST:PORT."""
+    """Address of the core for the command line and a separate edge, in a form that `core_address.py` knows."""
     token_path: Path | None = Field(default=None, validation_alias="HYDRASMS_TOKEN_FILE")
     """File of the service token; service.token in the data directory unless set."""
     sent_from: str = Field(default="+2899682626", min_length=1, max_length=20)
@@ -52,14 +54,16 @@ class Settings(BaseSettings):
     @classmethod
     def _stay_on_loopback(cls, host: str) -> str:
         # Service tokens would cross the network in the clear.
-        if host != "localhost" and not _is_loopback(host):
+        if not is_loopback(host):
             raise ValueError("the core listens on loopback addresses alone until it can speak TLS")
         return host
 
     @property
     def core(self) -> str:
-        """Address of the core, HOST:PORT."""
-        return self.core_address or f"127.0.0.1:{self.grpc_port}"
+        """Address of the core; unless it is set, that of one on this host with the same settings."""
+        if self.core_address is not None:
+            return self.core_address
+        return f"unix:{self.grpc_socket}" if self.grpc_socket is not None else f"127.0.0.1:{self.grpc_port}"
 
     @property
     def token_file(self) -> Path:
@@ -92,13 +96,6 @@ def load_settings(**flags: Any) -> Settings:
             for fault in error.errors(include_url=False, include_input=False)
         )
         raise Problem("; ".join(faults)) from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _shown_name(location: tuple[int | str, ...]) -> str:

@@ -1,8 +1,6 @@
 """The way to the core: address, service token, channel, and one call over it."""
 
 import contextlib
-import ipaddress
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,9 @@ from hydrasms.accounts.v1.account_service_pb2_grpc import AccountServiceStub
 from hydrasms.billing.v1.billing_service_pb2_grpc import BillingServiceStub
 from hydrasms.carriers.v1.simulator_service_pb2_grpc import SimulatorServiceStub
 from hydrasms.messaging.v1.messaging_service_pb2_grpc import MessagingServiceStub
+from hydrasms_app.channel import channel_options
 from hydrasms_app.cli.failures import unanswered, unfinished
+from hydrasms_app.core_address import parse_core_address
 from hydrasms_app.problems import Problem
 from hydrasms_base.ids import new_id
 from hydrasms_base.secret import Secret
@@ -26,29 +26,20 @@ CONNECT_S = 3.0
 CALL_S = 30.0
 """How long an ordinary call may take, its repeats included."""
 
-_RETRIES = {
-    "methodConfig": [
-        {
-            # Every call may be repeated: those that create something carry an idempotency key.
-            "name": [{}],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "1s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
+_RETRIES: tuple[dict[str, Any], ...] = (
+    {
+        # Every call may be repeated: those that create something carry an idempotency key.
+        "name": [{}],
+        "retryPolicy": {
+            "maxAttempts": 4,
+            "initialBackoff": "0.1s",
+            "maxBackoff": "1s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": ["UNAVAILABLE"],
         },
-        # But for this one: the repeat of a deletion that was done would find nothing to delete.
-        {"name": [{"service": "hydrasms.accounts.v1.AccountService", "method": "DeleteApiKey"}]},
-    ]
-}
-_OPTIONS = (
-    ("grpc.service_config", json.dumps(_RETRIES)),
-    # A proxy named in the environment is for the web; the token must not pass through it.
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
+    },
+    # But for this one: the repeat of a deletion that was done would find nothing to delete.
+    {"name": [{"service": "hydrasms.accounts.v1.AccountService", "method": "DeleteApiKey"}]},
 )
 
 Request = TypeVar("Request")
@@ -102,11 +93,13 @@ def connect() -> Iterator[Core]:
     from hydrasms_app.settings import load_settings
 
     settings = load_settings()
-    address, token = _checked(settings.core), _read_token(settings.token_file)
-    with grpc.insecure_channel(address, options=_OPTIONS) as channel:
-        _wait_for(channel, address)
+    address = parse_core_address(settings.core)
+    address.require_secrecy()
+    token = _read_token(settings.token_file)
+    with grpc.insecure_channel(address.target, options=channel_options(_RETRIES)) as channel:
+        _wait_for(channel, address.text)
         yield Core(
-            address,
+            address.text,
             token,
             settings.token_file,
             AccountServiceStub(channel),
@@ -130,27 +123,6 @@ def _wait_for(channel: grpc.Channel, address: str) -> None:
         # Any other status shows that somebody is there; the call itself then says what is wrong.
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             raise unanswered(address) from None
-
-
-def _checked(address: str) -> str:
-    if address.startswith("unix:"):
-        return address
-    host, _, port = address.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
-        raise Problem(f"HYDRASMS_CORE must be HOST:PORT, not {address!r}")
-    if not _is_loopback(host.removeprefix("[").removesuffix("]")):
-        raise Problem(
-            f"the core at {address} is on another host, and the service token would travel there in the clear: "
-            "run the command on the core's own host"
-        )
-    return address
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _read_token(path: Path) -> Secret:

@@ -12,6 +12,10 @@ database = typer.Typer(help="The database.")
 
 
 def serve(
+    role: Annotated[
+        Literal["core", "edge", "worker"] | None,
+        typer.Argument(metavar="[ROLE]", help="core, edge or worker; everything in this process without it."),
+    ] = None,
     *,
     http_host: Annotated[str | None, typer.Option(help="Address of the REST API.")] = None,
     http_port: Annotated[
@@ -20,6 +24,12 @@ def serve(
     grpc_host: Annotated[str | None, typer.Option(help="Address of the core.")] = None,
     grpc_port: Annotated[
         int | None, typer.Option(min=0, max=65_535, help="Port of the core; 0 takes any free one.")
+    ] = None,
+    grpc_socket: Annotated[
+        Path | None, typer.Option(help="Unix socket of the core, instead of a port.")
+    ] = None,
+    core: Annotated[
+        str | None, typer.Option(help="Address of the core, for an edge: HOST:PORT, unix:PATH and more.")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the database and the keys.")] = None,
     log_level: Annotated[
@@ -33,7 +43,7 @@ def serve(
     ] = False,
     no_demo: Annotated[bool, typer.Option("--no-demo", help="Make no demo account.")] = False,
 ) -> None:
-    """Run everything in this process. Each flag is also a variable: HYDRASMS_HTTP_PORT and so on."""
+    """Run everything in this process, or one role. Each flag is also a variable: HYDRASMS_HTTP_PORT and so on."""
     from hydrasms_app import roles
     from hydrasms_app.settings import load_settings
 
@@ -42,11 +52,13 @@ def serve(
         http_port=http_port,
         grpc_host=grpc_host,
         grpc_port=grpc_port,
+        grpc_socket=grpc_socket,
+        HYDRASMS_CORE=core,
         data_dir=data_dir,
         log_level=log_level,
         log_format=log_format,
     )
-    roles.serve(settings, dispatcher=not no_dispatcher, demo=not no_demo)
+    roles.serve(settings, role, dispatcher=not no_dispatcher, demo=not no_demo)
 
 
 # Without a callback typer makes a single command the whole group.
@@ -66,11 +78,11 @@ def upgrade(
     ] = None,
 ) -> None:
     """Bring the database up to date."""
-    from hydrasms_app import roles
+    from hydrasms_app.database import upgrade_database
     from hydrasms_app.migrate import Phase
     from hydrasms_app.settings import load_settings
 
-    revision = roles.upgrade_database(load_settings(data_dir=data_dir), Phase.PRE if phase == "pre" else None)
+    revision = upgrade_database(load_settings(data_dir=data_dir), Phase.PRE if phase == "pre" else None)
     print_line(f"The database is at revision {revision}.")
 
 

@@ -1,6 +1,6 @@
 """What every call passes through, outermost first.
 
-The order, which `compose.py` repeats:
+The order, which `compose/core.py` repeats:
 
 1. RequestIds   first, so that everything below can name the call.
 2. Observation  sees the final status, so it stands outside of the errors.

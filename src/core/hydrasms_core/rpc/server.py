@@ -19,6 +19,10 @@ _OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", 16 * 1024),
+    # Clients look often whether their core is still there; gRPC's default takes that for an attack.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
+    ("grpc.http2.max_ping_strikes", 0),
 )
 
 
@@ -27,7 +31,7 @@ class AddressInUse(Exception):
 
 
 class GrpcServer:
-    """Serves over TCP and, in memory, over `loopback`; both run the same interceptors and servicers."""
+    """Serves over sockets and, in memory, over `loopback`; all run the same interceptors and servicers."""
 
     def __init__(
         self,
@@ -49,15 +53,20 @@ class GrpcServer:
             names = (*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
             reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
 
-    async def start(self, address: str) -> int:
-        """Listen on `host:port` (port 0: any) and return the port; raises AddressInUse."""
+    def listen(self, address: str) -> int:
+        """Take an address, before `start`: `host:port` or `unix:path`; raises AddressInUse.
+
+        Returns the port (port 0: any that is free), and something that means nothing for a Unix socket.
+        """
         try:
-            port = self._server.add_insecure_port(address)
+            return self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise AddressInUse(address) from error
+
+    async def start(self) -> None:
+        """Answer calls on every address that was taken."""
         await self._server.start()
         await self.set_serving(serving=True)
-        return port
 
     async def set_serving(self, *, serving: bool) -> None:
         """Say over the health service whether calls are welcome."""
@@ -68,7 +77,7 @@ class GrpcServer:
             await self._health.set(name, status)
 
     async def stop(self, grace_s: float) -> None:
-        """Refuse new calls, wait for those in progress, then let go of the port."""
+        """Refuse new calls, wait for those in progress, then let go of the addresses."""
         await self.set_serving(serving=False)
         await self._server.stop(grace_s)
         # The server's destructor wants its loop; letting it finish here keeps shutdown quiet.

@@ -1,0 +1,127 @@
+"""The one place that knows every concrete class and joins them: a function for each role.
+
+Whatever is opened is closed in reverse order when the block ends, also where a later step fails.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+
+from hydrasms_app.compose.core import nobody_to_wake, start_core
+from hydrasms_app.compose.edge import channel_to_core, start_edge
+from hydrasms_app.compose.process import Process
+from hydrasms_app.compose.worker import start_worker
+from hydrasms_app.database import open_database
+from hydrasms_app.demo import demo_key
+from hydrasms_app.settings import Settings
+from hydrasms_app.token import awaited_token
+from hydrasms_base.log import get_logger
+from hydrasms_base.secret import Secret
+from hydrasms_core.db.transaction import Database
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Everything in one process, and up: where it listens, and a channel to it that needs no socket."""
+
+    http_port: int
+    core_address: str
+    grpc_port: int
+    """The core's TCP port; 0 where it listens on a Unix socket."""
+    channel: grpc.aio.Channel
+    token: Secret
+    database: Database
+    demo_key: str | None
+    failure: "asyncio.Future[None]"
+    """Done when a background loop has died; it then holds the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningCore:
+    """A core that serves."""
+
+    core_address: str
+    failure: "asyncio.Future[None]"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningEdge:
+    """An edge that serves; whether its core does is another question."""
+
+    http_port: int
+    failure: "asyncio.Future[None]"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningWorker:
+    """A worker whose loops run."""
+
+    failure: "asyncio.Future[None]"
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings, *, dispatcher: bool = True, demo: bool = False, alone: bool = True
+) -> AsyncIterator[Running]:
+    """Run everything in this process, on a database that is already up to date; raises Problem.
+
+    Nobody is let in before the demo account, where one is wanted, is there. `alone` says that no other process
+    works on the database.
+
+    Leaving the block drains: no new connection, the requests in progress answered, the batches in flight
+    finished, then the database closed.
+    """
+    async with _process() as process:
+        database = _opened(process, settings)
+        wake = await start_worker(process, database, alone=alone) if dispatcher else nobody_to_wake
+        core = await start_core(process, settings, database, wake)
+        channel = await channel_to_core(process, settings, core)
+        key = await demo_key(channel, core.token, settings.data_dir / "demo.key") if demo else None
+        port = await start_edge(process, settings, channel, core.token)
+        yield Running(port, core.address, core.port, channel, core.token, database, key, process.failure)
+        log.info("draining")
+
+
+@contextlib.asynccontextmanager
+async def running_core(settings: Settings) -> AsyncIterator[RunningCore]:
+    """Run a core without an edge and without loops, on a database that is already up to date; raises Problem."""
+    async with _process() as process:
+        core = await start_core(process, settings, _opened(process, settings), nobody_to_wake)
+        yield RunningCore(core.address, process.failure)
+        log.info("draining")
+
+
+@contextlib.asynccontextmanager
+async def running_worker(settings: Settings) -> AsyncIterator[RunningWorker]:
+    """Run the loops beside others that may do so too, on a database that is already up to date; raises Problem."""
+    async with _process() as process:
+        await start_worker(process, _opened(process, settings), alone=False)
+        yield RunningWorker(process.failure)
+        log.info("draining")
+
+
+@contextlib.asynccontextmanager
+async def running_edge(settings: Settings) -> AsyncIterator[RunningEdge]:
+    """Run an edge for a core in another process, whether that is there or not; raises Problem."""
+    async with _process() as process:
+        channel = await channel_to_core(process, settings, None)
+        port = await start_edge(process, settings, channel, await awaited_token(settings))
+        yield RunningEdge(port, process.failure)
+        log.info("draining")
+
+
+@contextlib.asynccontextmanager
+async def _process() -> AsyncIterator[Process]:
+    async with contextlib.AsyncExitStack() as stack:
+        yield Process(stack)
+
+
+def _opened(process: Process, settings: Settings) -> Database:
+    database = open_database(settings)
+    process.stack.push_async_callback(database.close)
+    return database

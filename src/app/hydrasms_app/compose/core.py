@@ -1,0 +1,122 @@
+"""The core: accounts, billing and messaging over one database, behind one gRPC server."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hydrasms.accounts.v1 import account_service_pb2, account_service_pb2_grpc
+from hydrasms.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
+from hydrasms.carriers.v1 import simulator_service_pb2, simulator_service_pb2_grpc
+from hydrasms.messaging.v1 import messaging_service_pb2, messaging_service_pb2_grpc
+from hydrasms_app.compose.process import Process
+from hydrasms_app.listening import for_owner_alone, owned_socket, port_taken
+from hydrasms_app.settings import Settings
+from hydrasms_app.token import service_token
+from hydrasms_base.secret import Secret
+from hydrasms_billing.credits import LedgerCredits
+from hydrasms_billing.service import Billing
+from hydrasms_billing.servicer import BillingServicer
+from hydrasms_core.accounts import store as accounts_store
+from hydrasms_core.accounts.directory import AccessDirectory
+from hydrasms_core.accounts.service import Accounts
+from hydrasms_core.accounts.servicer import AccountServicer
+from hydrasms_core.carriers.simulator.servicer import SimulatorServicer
+from hydrasms_core.db.transaction import Database
+from hydrasms_core.messaging.service import Messaging
+from hydrasms_core.messaging.servicer import MessagingServicer
+from hydrasms_core.rpc.auth import Authentication, ServiceTokens, account_methods
+from hydrasms_core.rpc.interceptors import Deadlines, Errors, Observation, Pipeline, RequestIds
+from hydrasms_core.rpc.server import AddressInUse, GrpcServer
+from hydrasms_core.settings import MessagingSettings
+
+_FILES = (
+    account_service_pb2.DESCRIPTOR,
+    billing_service_pb2.DESCRIPTOR,
+    messaging_service_pb2.DESCRIPTOR,
+    simulator_service_pb2.DESCRIPTOR,
+)
+_DRAIN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """A core that serves."""
+
+    server: GrpcServer
+    address: str
+    """Where it listens, as HYDRASMS_CORE would name it."""
+    port: int
+    """Its TCP port; 0 where it listens on a Unix socket."""
+    token: Secret
+
+
+async def start_core(
+    process: Process, settings: Settings, database: Database, wake: Callable[[], None]
+) -> Core:
+    """Serve the core's calls, and call `wake` when there is a message to hand on; raises Problem.
+
+    When the process ends, no call is let in any more, those in progress are answered and the batches in flight
+    are finished.
+    """
+    token = service_token(settings)
+    server, messaging = _server(process, settings, database, wake)
+    process.stack.push_async_callback(messaging.drain)
+    address, port = _listen(process, settings, server)
+    process.stack.push_async_callback(server.stop, _DRAIN_S)
+    await server.start()
+    return Core(server, address, port, token)
+
+
+def nobody_to_wake() -> None:
+    """Stand in for the dispatcher where none runs in this process."""
+
+
+def _server(
+    process: Process, settings: Settings, database: Database, wake: Callable[[], None]
+) -> tuple[GrpcServer, Messaging]:
+    clock, ledger = process.clock, LedgerCredits()
+    directory = AccessDirectory(database, accounts_store, clock)
+    messaging = Messaging(
+        database, ledger, directory, clock, MessagingSettings(sent_from=settings.sent_from), wake
+    )
+
+    def add_servicers(server: Any) -> None:
+        account_service_pb2_grpc.add_AccountServiceServicer_to_server(
+            AccountServicer(Accounts(database, ledger, clock, directory.recheck)), server
+        )
+        billing_service_pb2_grpc.add_BillingServiceServicer_to_server(
+            BillingServicer(Billing(database, clock)), server
+        )
+        messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(
+            MessagingServicer(messaging), server
+        )
+        simulator_service_pb2_grpc.add_SimulatorServiceServicer_to_server(SimulatorServicer(database), server)
+
+    authentication = Authentication(
+        ServiceTokens(settings.token_file, clock), directory, account_methods(_FILES)
+    )
+    server = GrpcServer(
+        Pipeline(
+            [RequestIds(), Observation(process.metrics), Errors(), Deadlines(), authentication],
+            guard=authentication.guard_stream,
+        ),
+        add_servicers,
+        services=[service.full_name for file in _FILES for service in file.services_by_name.values()],
+        reflect=settings.reflection,
+    )
+    return server, messaging
+
+
+def _listen(process: Process, settings: Settings, server: GrpcServer) -> tuple[str, int]:
+    """Bind what the settings name: the Unix socket where there is one, else the TCP port."""
+    if settings.grpc_socket is not None:
+        process.stack.enter_context(owned_socket(settings.grpc_socket))
+        address = f"unix:{settings.grpc_socket}"
+        with for_owner_alone():
+            server.listen(address)
+        return address, 0
+    try:
+        port = server.listen(f"{settings.grpc_host}:{settings.grpc_port}")
+    except AddressInUse:
+        raise port_taken("HYDRASMS_GRPC_PORT", settings.grpc_port) from None
+    return f"{settings.grpc_host}:{port}", port

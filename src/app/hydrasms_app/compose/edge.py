@@ -1,0 +1,43 @@
+"""The edge: the REST API before a channel to the core."""
+
+from typing import Any
+
+import grpc
+
+from hydrasms_app.channel import channel_options
+from hydrasms_app.compose.core import Core
+from hydrasms_app.compose.process import Process
+from hydrasms_app.core_address import parse_core_address
+from hydrasms_app.listening import port_taken
+from hydrasms_app.settings import Settings
+from hydrasms_base.secret import Secret
+from hydrasms_edge.app import create_app
+from hydrasms_edge.server import HttpServer
+from hydrasms_edge.settings import EdgeSettings
+
+
+async def channel_to_core(process: Process, settings: Settings, core: Core | None) -> grpc.aio.Channel:
+    """Return the channel to the core: the loopback where it is in this process, else one over a socket."""
+    if core is not None:
+        loopback: Any = core.server.loopback
+        return loopback  # type: ignore[no-any-return]
+    address = parse_core_address(settings.core)
+    address.require_secrecy()
+    channel = grpc.aio.insecure_channel(address.target, options=channel_options())
+    process.stack.push_async_callback(channel.close)
+    return channel
+
+
+async def start_edge(process: Process, settings: Settings, channel: grpc.aio.Channel, token: Secret) -> int:
+    """Serve the REST API and return its port; raises Problem.
+
+    When the process ends, no new connection is taken and the requests in progress are answered.
+    """
+    app = create_app(channel, token, process.metrics, EdgeSettings())
+    http = HttpServer(app, settings.http_host, settings.http_port)
+    try:
+        port = await http.start()
+    except OSError:
+        raise port_taken("HYDRASMS_HTTP_PORT", settings.http_port) from None
+    process.stack.push_async_callback(http.stop)
+    return port
