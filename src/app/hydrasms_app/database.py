@@ -2,16 +2,24 @@
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydrasms_app import migrate
 from hydrasms_app.locks import lock_file
 from hydrasms_app.migrate import Phase
-from hydrasms_app.problems import NotYet
+from hydrasms_app.problems import NotYet, Problem
 from hydrasms_app.settings import Settings
 from hydrasms_base.log import get_logger
 from hydrasms_core.db.sqlite import SqliteDatabase
 from hydrasms_core.db.transaction import Database
+from hydrasms_core.messaging.lanes import OneLane
+from hydrasms_core.messaging.ports import Lanes
 
+if TYPE_CHECKING:
+    from hydrasms_core.db.postgres_signal import PostgresSignal
+
+# One lane keeps one connection busy; the others are for the worker's loops and for changes of accounts.
+_WRITERS = 8
 _FIRST_BACK_OFF_S = 0.2
 _MAX_BACK_OFF_S = 2.0
 
@@ -26,7 +34,29 @@ def open_database(settings: Settings) -> Database:
     # The driver takes a tenth of a second to import, which SQLite need not wait for.
     from hydrasms_core.db.postgres import PostgresDatabase
 
-    return PostgresDatabase(target, partitioned=settings.lanes > 1)
+    lanes = settings.lanes
+    return PostgresDatabase(target, partitioned=lanes > 1, writers=max(_WRITERS, lanes + _WRITERS // 2))
+
+
+def open_signal(settings: Settings) -> "PostgresSignal | None":
+    """Return what wakes workers in other processes; None for SQLite, where they look by themselves."""
+    target = settings.database
+    if isinstance(target, Path):
+        return None
+    from hydrasms_core.db.postgres_signal import PostgresSignal
+
+    return PostgresSignal(target)
+
+
+def lanes_of(settings: Settings, database: Database) -> Lanes:
+    """Return the lanes that sends are written in; raises Problem where the database has no partitions."""
+    if settings.lanes == 1:
+        return OneLane()
+    if isinstance(settings.database, Path):
+        raise Problem("HYDRASMS_LANES is for a partitioned PostgreSQL database; SQLite has one lane.")
+    from hydrasms_core.db.postgres_lanes import PartitionLanes
+
+    return PartitionLanes(database, settings.lanes)
 
 
 def upgrade_database(settings: Settings, phase: Phase | None = None) -> str:

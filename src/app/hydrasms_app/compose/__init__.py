@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from hydrasms_app.compose.core import nobody_to_wake, start_core
+from hydrasms_app.compose.core import start_core, wake_others
 from hydrasms_app.compose.edge import channel_to_core, start_edge
 from hydrasms_app.compose.process import Process
 from hydrasms_app.compose.worker import start_worker
@@ -78,7 +78,11 @@ async def running(
     """
     async with _process() as process:
         database = _opened(process, settings)
-        wake = await start_worker(process, database, alone=alone) if dispatcher else nobody_to_wake
+        wake = (
+            await start_worker(process, settings, database, alone=alone)
+            if dispatcher
+            else wake_others(process, settings)
+        )
         core = await start_core(process, settings, database, wake)
         channel = await channel_to_core(process, settings, core)
         key = await demo_key(channel, core.token, settings.data_dir / "demo.key") if demo else None
@@ -91,7 +95,7 @@ async def running(
 async def running_core(settings: Settings) -> AsyncIterator[RunningCore]:
     """Run a core without an edge and without loops, on a database that is already up to date; raises Problem."""
     async with _process() as process:
-        core = await start_core(process, settings, _opened(process, settings), nobody_to_wake)
+        core = await start_core(process, settings, _opened(process, settings), wake_others(process, settings))
         yield RunningCore(core.address, process.failure)
         log.info("draining")
 
@@ -100,7 +104,7 @@ async def running_core(settings: Settings) -> AsyncIterator[RunningCore]:
 async def running_worker(settings: Settings) -> AsyncIterator[RunningWorker]:
     """Run the loops beside others that may do so too, on a database that is already up to date; raises Problem."""
     async with _process() as process:
-        await start_worker(process, _opened(process, settings), alone=False)
+        await start_worker(process, settings, _opened(process, settings), alone=False)
         yield RunningWorker(process.failure)
         log.info("draining")
 

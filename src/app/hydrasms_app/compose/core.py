@@ -9,6 +9,7 @@ from hydrasms.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
 from hydrasms.carriers.v1 import simulator_service_pb2, simulator_service_pb2_grpc
 from hydrasms.messaging.v1 import messaging_service_pb2, messaging_service_pb2_grpc
 from hydrasms_app.compose.process import Process
+from hydrasms_app.database import lanes_of, open_signal
 from hydrasms_app.listening import for_owner_alone, owned_socket, port_taken
 from hydrasms_app.settings import Settings
 from hydrasms_app.token import service_token
@@ -67,8 +68,17 @@ async def start_core(
     return Core(server, address, port, token)
 
 
-def nobody_to_wake() -> None:
-    """Stand in for the dispatcher where none runs in this process."""
+def wake_others(process: Process, settings: Settings) -> Callable[[], None]:
+    """Return what wakes the dispatchers of other processes, for a core that has none in its own."""
+    signal = open_signal(settings)
+    if signal is None:
+        return _nobody_to_wake
+    process.keep_running("signal", signal.run_sending())
+    return signal.send
+
+
+def _nobody_to_wake() -> None:
+    """Do nothing: whoever has something to do looks by itself."""
 
 
 def _server(
@@ -77,7 +87,13 @@ def _server(
     clock, ledger = process.clock, LedgerCredits()
     directory = AccessDirectory(database, accounts_store, clock)
     messaging = Messaging(
-        database, ledger, directory, clock, MessagingSettings(sent_from=settings.sent_from), wake
+        database,
+        ledger,
+        directory,
+        clock,
+        MessagingSettings(sent_from=settings.sent_from),
+        wake,
+        lanes_of(settings, database),
     )
 
     def add_servicers(server: Any) -> None:

@@ -23,10 +23,11 @@ class Send(NamedTuple):
 
 
 class Acceptance:
-    """Debits and stores batches of sends; every send gets its own outcome, in order."""
+    """Debits and stores batches of sends of one lane; every send gets its own outcome, in order."""
 
-    def __init__(self, credits: Credits) -> None:
+    def __init__(self, credits: Credits, lane: int = 0) -> None:
         self._credits = credits
+        self._lane = lane
 
     async def commit(self, tx: Transaction, sends: Sequence[Send]) -> list[Outcome]:
         """Work on a batch inside one transaction, in order of arrival."""
@@ -86,7 +87,7 @@ class Acceptance:
         paid = [send for send, refusal in zip(sends, refusals, strict=True) if refusal is None]
         if paid:
             keyed = [KeyedSend(s.key, s.fingerprint, s.message) for s in paid if s.key is not None]
-            await store.insert_queued(tx, [send.message for send in paid], keyed)
+            await store.insert_queued(tx, [send.message for send in paid], keyed, lane=self._lane)
         return [
             Accepted(send.message, replayed=False) if refusal is None else refusal
             for send, refusal in zip(sends, refusals, strict=True)

@@ -15,7 +15,7 @@ from hydrasms_core.db.dialect import SetStatement
 from hydrasms_core.db.transaction import Transaction
 from hydrasms_core.messaging.delivery import Move, Standing, Step
 from hydrasms_core.messaging.model import Status
-from hydrasms_core.messaging.tables import messages, outbox
+from hydrasms_core.messaging.tables import outbox
 from hydrasms_core.messaging.text import Encoding
 
 _KEY = ("account_id", "message_id")
@@ -23,13 +23,11 @@ _KEYS = "SELECT r.account_id, r.message_id FROM {rows}"
 _STATUSES = {status.value: status for status in Status}
 _ENCODINGS = {encoding.value: encoding for encoding in Encoding}
 
-_IS_DUE = (
-    f"step = '{Step.SUBMIT}' AND due_at_ms <= :now_ms AND claim NOT IN (SELECT living.claim FROM living)"
-)
+_IS_DUE = "step = :step AND due_at_ms <= :now_ms AND claim NOT IN (SELECT living.claim FROM living)"
 _TAKE_DUE = SetStatement(
     # One lane alone, that of the longest due.
     "WITH living AS (SELECT r.claim FROM {rows})"
-    " SELECT o.account_id, o.message_id, o.claim <> '' FROM outbox AS o"
+    " SELECT o.account_id, o.message_id, o.claim <> '', o.lane FROM outbox AS o"
     f" WHERE {_IS_DUE} AND o.lane = (SELECT lane FROM outbox WHERE {_IS_DUE} ORDER BY due_at_ms LIMIT 1)"
     " ORDER BY o.due_at_ms LIMIT :most {claim:o}",
     ("claim",),
@@ -85,13 +83,13 @@ _SET_STATUS = SetStatement(
 )
 _INSERT_REFERENCES = SetStatement(
     # A carrier that gives one reference twice must not undo the rest of the batch: the first message keeps it.
-    "INSERT INTO carrier_references (carrier, reference, account_id, message_id)"
-    " SELECT :carrier, r.reference, r.account_id, r.message_id FROM {rows} WHERE true"
+    "INSERT INTO carrier_references (carrier, reference, account_id, message_id, lane)"
+    " SELECT :carrier, r.reference, r.account_id, r.message_id, :lane FROM {rows} WHERE true"
     " ON CONFLICT (carrier, reference) DO NOTHING",
     (*_KEY, "reference"),
 )
 _FIND_REFERENCES = SetStatement(
-    "SELECT c.carrier, c.reference, c.account_id, c.message_id FROM {rows}"
+    "SELECT c.carrier, c.reference, c.account_id, c.message_id, c.lane FROM {rows}"
     " JOIN carrier_references AS c ON c.carrier = r.carrier AND c.reference = r.reference",
     ("carrier", "reference"),
 )
@@ -136,6 +134,9 @@ _MATCH_PARKED = SetStatement(
 Key = tuple[str, str]
 """An account and a message of it."""
 
+Known = tuple[Key, Status, int]
+"""What a carrier's reference stands for: a message, its status and its lane."""
+
 
 class Due(NamedTuple):
     """A message whose step `submit` is due, with all that handing it on takes."""
@@ -149,6 +150,7 @@ class Due(NamedTuple):
     segments: int
     credits: int
     standing: Standing
+    lane: int
 
 
 Scheduled = tuple[str, str, Step, int]
@@ -187,11 +189,8 @@ async def take_due(tx: Transaction, *, now_ms: int, most: int, living: Iterable[
     Where several workers look at once, each is given messages that the others are not: theirs they are until the
     transaction ends, and after it only with a lease.
     """
-    taken = await tx.execute_set(_TAKE_DUE, [(claim,) for claim in living], {"now_ms": now_ms, "most": most})
-    if not taken:
-        return []
-    held = {(row[0], row[1]): bool(row[2]) for row in taken}
-    found = {(row[0], row[1]): row for row in await tx.execute_set(_FIND_DUE, list(held))}
+    held = await _take(tx, Step.SUBMIT, now_ms=now_ms, most=most, living=living)
+    found = {(row[0], row[1]): row for row in await tx.execute_set(_FIND_DUE, list(held))} if held else {}
     return [
         Due(
             row[0],
@@ -203,9 +202,25 @@ async def take_due(tx: Transaction, *, now_ms: int, most: int, living: Iterable[
             row[6],
             row[7],
             Standing(_STATUSES[row[8]], row[9], row[10] != 0, row[11], is_held, row[12]),
+            lane,
         )
-        for row, is_held in ((found[key], is_held) for key, is_held in held.items())
+        for row, is_held, lane in ((found[key], *taken) for key, taken in held.items())
     ]
+
+
+async def take_overdue_receipts(tx: Transaction, *, now_ms: int, most: int) -> list[tuple[Key, Status]]:
+    """Return messages of one lane whose receipt should have come by now, with their statuses."""
+    overdue = await _take(tx, Step.RECEIPT, now_ms=now_ms, most=most, living=())
+    return list((await _hold_statuses(tx, overdue)).items()) if overdue else []
+
+
+async def _take(
+    tx: Transaction, step: Step, *, now_ms: int, most: int, living: Iterable[str]
+) -> dict[Key, tuple[bool, int]]:
+    """Return messages of one lane whose step is due, each with whether a claim is on it and its lane."""
+    rows = [(claim,) for claim in living]
+    taken = await tx.execute_set(_TAKE_DUE, rows, {"step": step.value, "now_ms": now_ms, "most": most})
+    return {(row[0], row[1]): (bool(row[2]), row[3]) for row in taken}
 
 
 async def next_due(tx: Transaction) -> tuple[int | None, int | None]:
@@ -266,25 +281,34 @@ async def set_status(tx: Transaction, settled: Sequence[Settled], *, at_ms: int)
     await tx.execute_set(_SET_STATUS, settled, {"at_ms": at_ms})
 
 
-async def add_references(tx: Transaction, carrier: str, references: Sequence[tuple[str, str, str]]) -> None:
-    """Remember what a carrier calls messages: (account, message, reference)."""
-    await tx.execute_set(_INSERT_REFERENCES, references, {"carrier": carrier})
+async def add_references(
+    tx: Transaction, carrier: str, references: Sequence[tuple[str, str, str]], *, lane: int
+) -> None:
+    """Remember what a carrier calls messages of one lane: (account, message, reference)."""
+    await tx.execute_set(_INSERT_REFERENCES, references, {"carrier": carrier, "lane": lane})
 
 
 async def hold_references(
     tx: Transaction, references: Iterable[tuple[str, str]]
-) -> dict[tuple[str, str], tuple[Key, Status]]:
-    """Return the messages that (carrier, reference) pairs stand for, where they are known, and their statuses.
+) -> dict[tuple[str, str], Known]:
+    """Return the messages that (carrier, reference) pairs stand for, where they are known.
 
     Nobody else changes those until the transaction ends.
     """
     rows = await tx.execute_set(_FIND_REFERENCES, list(references))
-    keys = {(row[0], row[1]): (row[2], row[3]) for row in rows}
-    if not keys:
-        return {}
-    found = await tx.execute_set(_HOLD_STATUSES, sorted(set(keys.values())))
-    statuses = {(row[0], row[1]): _STATUSES[row[2]] for row in found}
-    return {reference: (key, statuses[key]) for reference, key in keys.items() if key in statuses}
+    lanes: dict[int, set[Key]] = {}
+    for row in rows:
+        lanes.setdefault(row[4], set()).add((row[2], row[3]))
+    statuses: dict[Key, Status] = {}
+    for lane in sorted(lanes):
+        statuses |= await _hold_statuses(tx, lanes[lane])
+    return {(row[0], row[1]): ((row[2], row[3]), statuses[row[2], row[3]], row[4]) for row in rows}
+
+
+async def _hold_statuses(tx: Transaction, keys: Iterable[Key]) -> dict[Key, Status]:
+    """Return the statuses of messages of one lane, which nobody else changes until the transaction ends."""
+    found = await tx.execute_set(_HOLD_STATUSES, sorted(keys))
+    return {(row[0], row[1]): _STATUSES[row[2]] for row in found}
 
 
 async def add_receipts(tx: Transaction, receipts: Sequence[StoredReceipt]) -> None:
@@ -306,22 +330,6 @@ async def match_parked(tx: Transaction, matched: Sequence[tuple[str, str, str, i
 
 
 async def apply_moves(tx: Transaction, moves: Sequence[Move], *, at_ms: int) -> None:
-    """Move messages where reports say they are; nothing more is to be done about them."""
+    """Move messages of one lane where reports say they are; nothing more is to be done about them."""
     await set_status(tx, [(*move.message, move.status, move.failure) for move in moves], at_ms=at_ms)
     await forget(tx, [move.message for move in moves])
-
-
-async def find_overdue_receipts(tx: Transaction, *, now_ms: int, most: int) -> list[tuple[Key, Status]]:
-    """Return the messages whose receipt should have come by now, the longest due first, with their statuses."""
-    result = await tx.execute(
-        sa.select(outbox.c.account_id, outbox.c.message_id, messages.c.status)
-        .join(
-            messages,
-            sa.and_(messages.c.account_id == outbox.c.account_id, messages.c.id == outbox.c.message_id),
-        )
-        .where(outbox.c.step == Step.RECEIPT.value, outbox.c.due_at_ms <= now_ms)
-        .order_by(outbox.c.due_at_ms)
-        .limit(most)
-        .with_for_update(skip_locked=True, of=outbox)
-    )
-    return [((row.account_id, row.message_id), Status(row.status)) for row in result]

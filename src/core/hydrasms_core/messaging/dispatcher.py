@@ -114,7 +114,7 @@ class Dispatcher:
                 return 0.0
             # Whoever calls from here on has not been seen by this claim.
             self._wakened.clear()
-            living = frozenset(self._living)
+            living, began = frozenset(self._living), self._clock.monotonic()
             claim = await self._database.write(lambda tx: self._handover.claim(tx, living))
             claimed = bool(claim.batches)
         finally:
@@ -122,7 +122,7 @@ class Dispatcher:
                 self._slots.release()
         if claimed:
             self._living.add(claim.id)
-            batches.create_task(self._deliver(claim))
+            batches.create_task(self._deliver(claim, began))
         for status, number in claim.given_up.items():
             self._given_up.labels(status.value).inc(number)
         overdue = claim.next_receipt_ms is not None and claim.next_receipt_ms <= self._clock.now_ms()
@@ -136,8 +136,8 @@ class Dispatcher:
         rest_s = self._settings.idle_s
         for next_ms in (claim.next_submit_ms, claim.next_receipt_ms):
             if next_ms is not None:
-                in_s = max(next_ms - now_ms, 1) / 1000 if next_ms > claim.at_ms else _FRUITLESS_S
-                rest_s = min(rest_s, in_s)
+                fruitless = next_ms <= claim.at_ms and not claim.due
+                rest_s = min(rest_s, _FRUITLESS_S if fruitless else max(next_ms - now_ms, 1) / 1000)
         return rest_s
 
     async def _rest(self, seconds: float) -> None:
@@ -155,9 +155,16 @@ class Dispatcher:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
 
-    async def _deliver(self, claim: Claim) -> None:
-        """See one claim through: to its carriers, and their answers to the store."""
+    async def _deliver(self, claim: Claim, began: float) -> None:
+        """See one claim through: to its carriers, and their answers to the store.
+
+        A process that was stopped for longer than its lease wakes up here with messages that others have taken
+        over by then: it hands none of them on.
+        """
         try:
+            if self._clock.monotonic() - began >= self._settings.lease_s:
+                log.warning("claim_outlived", messages=claim.due)
+                return
             async with asyncio.TaskGroup() as carriers:
                 for name, batch in claim.batches.items():
                     carriers.create_task(self._hand_over(claim, self._carriers.named(name), batch))

@@ -42,10 +42,11 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What goes to one carrier at once, and beside it, in the same order, what it is to us."""
+    """What goes to one carrier at once, of one lane, and beside it, in the same order, what it is to us."""
 
     submissions: list[Submission] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
+    lane: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Handover:
         """
         now_ms, claim_id = self._clock.now_ms(), new_id()
         due = await store.take_due(tx, now_ms=now_ms, most=self._most, living=living)
-        batches: defaultdict[str, Batch] = defaultdict(Batch)
+        batches: defaultdict[str, Batch] = defaultdict(lambda: Batch(lane=due[0].lane))
         given_up: list[tuple[Due, Change]] = []
         for message in due:
             change = when_due(message.standing, now_ms=now_ms, lease_ms=self._lease_ms)
@@ -137,7 +138,7 @@ class Handover:
                 if isinstance(answer, Submitted)
             ]
             if taken:
-                await store.add_references(tx, carrier, taken)
+                await store.add_references(tx, carrier, taken, lane=batch.lane)
                 await apply_parked(tx, carrier, [reference for _, _, reference in taken], at_ms=now_ms)
         return Settlement(
             Counter(change.status for _, _, change in settled),
@@ -148,7 +149,7 @@ class Handover:
     async def give_up_receipts(self, tx: Transaction) -> int:
         """Stop waiting for receipts that are overdue; returns how many messages that were."""
         now_ms = self._clock.now_ms()
-        overdue = await store.find_overdue_receipts(tx, now_ms=now_ms, most=self._most)
+        overdue = await store.take_overdue_receipts(tx, now_ms=now_ms, most=self._most)
         if overdue:
             await store.set_status(
                 tx,

@@ -53,3 +53,14 @@ class SendingAccounts(Protocol):
     async def require_sending(self, account_id: str) -> None:
         """Return where the account may send; raises NotFound, AccountSuspended or SendingNotEnabled."""
         ...
+
+
+class Lanes(Protocol):
+    """Which accounts' sends may be written together."""
+
+    number: int
+    """How many lanes there are."""
+
+    async def of(self, account_id: str) -> int:
+        """Return the lane of an account, from 0; raises StoreUnavailable."""
+        ...

@@ -57,7 +57,7 @@ async def take_in(tx: Transaction, receipts: Sequence[Receipt], *, at_ms: int) -
     known = await store.hold_references(tx, references)
     reports = []
     for receipt in receipts:
-        message, standing = known.get((receipt.carrier, receipt.reference), (_NOBODY, None))
+        message, standing, _ = known.get((receipt.carrier, receipt.reference), (_NOBODY, None, 0))
         reports.append(Report(message, standing, receipt.status, storable(receipt.failure)))
     applied, moves = follow(reports)
     rows = [
@@ -74,8 +74,9 @@ async def take_in(tx: Transaction, receipts: Sequence[Receipt], *, at_ms: int) -
         for receipt, report, moved in zip(receipts, reports, applied, strict=True)
     ]
     await store.add_receipts(tx, rows)
-    if moves:
-        await store.apply_moves(tx, moves, at_ms=at_ms)
+    lanes = {message: lane for message, _, lane in known.values()}
+    for lane in sorted({lanes[move.message] for move in moves}):
+        await store.apply_moves(tx, [move for move in moves if lanes[move.message] == lane], at_ms=at_ms)
     return rows
 
 
@@ -85,7 +86,7 @@ async def apply_parked(tx: Transaction, carrier: str, references: Sequence[str],
     if not parked:
         return
     known = await store.hold_references(tx, {(carrier, row.reference) for row in parked})
-    reports = [Report(*known[carrier, row.reference], row.status, row.failure) for row in parked]
+    reports = [Report(*known[carrier, row.reference][:2], row.status, row.failure) for row in parked]
     applied, moves = follow(reports)
     await store.match_parked(
         tx,

@@ -16,6 +16,7 @@ from hydrasms_core.errors import (
 from hydrasms_core.idempotency.model import check_key, fingerprint
 from hydrasms_core.messaging import store
 from hydrasms_core.messaging.accept import Acceptance, Outcome, Send
+from hydrasms_core.messaging.lanes import OneLane
 from hydrasms_core.messaging.model import (
     MAX_BATCH,
     Accepted,
@@ -28,7 +29,7 @@ from hydrasms_core.messaging.model import (
     may_become,
 )
 from hydrasms_core.messaging.numbering import PhoneNumber, parse_recipient
-from hydrasms_core.messaging.ports import Charge, Credits, SendingAccounts
+from hydrasms_core.messaging.ports import Charge, Credits, Lanes, SendingAccounts
 from hydrasms_core.messaging.text import measure
 from hydrasms_core.paging import Page, page_of, page_request
 from hydrasms_core.settings import MessagingSettings
@@ -45,6 +46,7 @@ class Messaging:
         clock: Clock,
         settings: MessagingSettings,
         wake: Callable[[], None],
+        lanes: Lanes | None = None,
     ) -> None:
         self._database = database
         self._credits = credits
@@ -52,14 +54,19 @@ class Messaging:
         self._clock = clock
         self._settings = settings
         self._wake = wake
-        acceptance = Acceptance(credits)
-        self._sends: GroupCommit[Send, Accepted] = GroupCommit(
-            database,
-            acceptance.commit,
-            acceptance.landed,
-            max_batch=settings.max_batch,
-            max_waiting=settings.max_waiting,
-        )
+        self._lanes: Lanes = lanes or OneLane()
+        self._writers: list[GroupCommit[Send, Accepted]] = []
+        for lane in range(self._lanes.number):
+            acceptance = Acceptance(credits, lane)
+            self._writers.append(
+                GroupCommit(
+                    database,
+                    acceptance.commit,
+                    acceptance.landed,
+                    max_batch=settings.max_batch,
+                    max_waiting=settings.max_waiting,
+                )
+            )
 
     async def send(self, account_id: str, draft: Draft, *, actor: str) -> Accepted:
         """Accept one message: when this returns, debit, message and its place in the queue are durable.
@@ -69,7 +76,8 @@ class Messaging:
         was debited, stored or sent.
         """
         await self._accounts.require_sending(account_id)
-        accepted = await self._sends.submit(self._checked(account_id, draft, actor))
+        send = self._checked(account_id, draft, actor)
+        accepted = await (await self._writer(account_id)).submit(send)
         if not accepted.replayed:
             self._wake()
         return accepted
@@ -81,7 +89,7 @@ class Messaging:
             raise InvalidArgument(f"A batch holds 1 to {MAX_BATCH:,} messages.", field="items")
         checked = [self._checked_or_refused(account_id, draft, actor) for draft in drafts]
         sends = [each for each in checked if isinstance(each, Send)]
-        settled = iter(await self._sends.submit_all(sends))
+        settled = iter(await (await self._writer(account_id)).submit_all(sends))
         self._wake()
         return [next(settled) if isinstance(each, Send) else each for each in checked]
 
@@ -143,7 +151,11 @@ class Messaging:
 
     async def drain(self) -> None:
         """Wait until every send that was taken in is answered."""
-        await self._sends.drain()
+        for writer in self._writers:
+            await writer.drain()
+
+    async def _writer(self, account_id: str) -> GroupCommit[Send, Accepted]:
+        return self._writers[await self._lanes.of(account_id)]
 
     async def _found(self, tx: Transaction, account_id: str, message_id: str) -> Message:
         found = await store.get_message(tx, account_id, message_id) if is_id(message_id) else None

@@ -60,6 +60,8 @@ carrier_references = sa.Table(
     sa.Column("reference", sa.String(128), nullable=False),
     sa.Column("account_id", ID, nullable=False),
     sa.Column("message_id", ID, nullable=False),
+    # The writer's lane that the account belongs to.
+    sa.Column("lane", COUNT, nullable=False, server_default="0"),
     sa.PrimaryKeyConstraint("carrier", "reference"),
 )
 

@@ -1,4 +1,4 @@
-"""Messages in the outbox know their lane, and a database knows which code may still use it."""
+"""What waits for a carrier or its receipts knows its lane, and a database knows which code may still use it."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,7 +13,8 @@ _INT64 = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def upgrade() -> None:
     """Add the lane and the floor. What older code queues meanwhile goes to lane 0, which is right as well."""
-    op.add_column("outbox", sa.Column("lane", _INT64, server_default="0", nullable=False))
+    for table in ("outbox", "carrier_references"):
+        op.add_column(table, sa.Column("lane", _INT64, server_default="0", nullable=False))
     op.create_table(
         "schema_floor",
         sa.Column("id", _INT64, autoincrement=False, nullable=False),
@@ -26,4 +27,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Take both away."""
     op.drop_table("schema_floor")
-    op.drop_column("outbox", "lane")
+    for table in ("outbox", "carrier_references"):
+        op.drop_column(table, "lane")
