@@ -63,7 +63,7 @@ def upgrade_database(settings: Settings, phase: Phase | None = None) -> str:
     """Apply the migrations that the database lacks and return its revision; raises NotYet and Problem."""
     target = settings.database
     if isinstance(target, str):
-        return migrate.upgrade(target, phase=phase)
+        return migrate.upgrade(target, phase=phase, lanes=settings.lanes)
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with lock_file(target.with_name(f"{target.name}-upgrade.lock"), wait=True):
         return migrate.upgrade(target, phase=phase)
@@ -81,6 +81,7 @@ def prepare_database(settings: Settings) -> None:
         return
     upgrade_database(settings, None if migrate.is_empty(target) else Phase.PRE)
     migrate.check_usable(target)
+    migrate.check_lanes(target, settings.lanes)
 
 
 async def await_database(settings: Settings) -> None:

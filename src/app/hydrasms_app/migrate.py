@@ -48,11 +48,12 @@ def revisions(scripts: Path = _SCRIPTS) -> dict[str, Phase]:
     }
 
 
-def upgrade(target: Target, *, phase: Phase | None = None, scripts: Path = _SCRIPTS) -> str:
+def upgrade(target: Target, *, phase: Phase | None = None, lanes: int = 1, scripts: Path = _SCRIPTS) -> str:
     """Apply every migration that a database lacks, all or none, and return its revision.
 
-    With `phase` pre, stop before the first post revision. Raises Problem for a database that newer code has
-    taken out of this code's reach, or that cannot be used, and NotYet for one that is locked or away.
+    An empty PostgreSQL database gets a partition a lane, where there are several. With `phase` pre, stop before the
+    first post revision. Raises Problem for a database that newer code has taken out of this code's reach, or that
+    cannot be used, and NotYet for one that is locked or away.
     """
 
     def work(connection: sa.Connection) -> str:
@@ -61,7 +62,7 @@ def upgrade(target: Target, *, phase: Phase | None = None, scripts: Path = _SCRI
         if phase is Phase.PRE:
             pending = _before_first_post(pending, scripts)
         if pending:
-            _run_alembic(connection, pending[-1], scripts)
+            _run_alembic(connection, pending[-1], scripts, lanes=lanes)
             _raise_floor(connection, pending, scripts)
         return max([found, *pending])
 
@@ -94,6 +95,23 @@ def check_usable(target: Target, *, scripts: Path = _SCRIPTS) -> None:
 
     if not _in_transaction(target, work):
         raise NotYet(f"{_shown(target)} is not up to date: run `hydrasms db upgrade`")
+
+
+def check_lanes(target: str, lanes: int) -> None:
+    """Raise Problem unless a PostgreSQL database has a partition a lane, or none where there is one lane."""
+
+    def work(connection: sa.Connection) -> int:
+        found = connection.execute(
+            sa.text("SELECT count(*) FROM pg_inherits WHERE inhparent = 'messages'\\:\\:regclass")
+        )
+        return int(found.scalar_one())
+
+    found = _in_transaction(target, work) or 1
+    if found != lanes:
+        raise Problem(
+            f"{_shown(target)} has tables in {found} part{'s' if found > 1 else ''} and HYDRASMS_LANES is {lanes}: "
+            f"set it to {found}, or begin with an empty database"
+        )
 
 
 def is_empty(target: Target) -> bool:
@@ -145,7 +163,9 @@ async def _on_postgres(url: str, work: Callable[[sa.Connection], T]) -> T:
         await engine.dispose()
 
 
-def _run_alembic(connection: sa.Connection, target: str, scripts: Path, *, down: bool = False) -> None:
+def _run_alembic(
+    connection: sa.Connection, target: str, scripts: Path, *, lanes: int = 1, down: bool = False
+) -> None:
     from alembic import command
     from alembic.config import Config
 
@@ -153,6 +173,7 @@ def _run_alembic(connection: sa.Connection, target: str, scripts: Path, *, down:
     config.set_main_option("script_location", str(scripts))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
+    config.attributes["lanes"] = lanes
     if down:
         command.downgrade(config, target)
     else:

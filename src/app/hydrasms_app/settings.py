@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     """Another database than hydrasms.db in the data directory: sqlite:///PATH or postgresql://…; it may hold a
     password, and does not print."""
     lanes: int = Field(default=1, ge=1, le=1_024)
-    """How many lanes sends are written in, one a partition of a partitioned database."""
+    """How many partitions by account an empty PostgreSQL database is given, and lanes that sends are written in."""
     core_address: str | None = Field(default=None, validation_alias="HYDRASMS_CORE")
     """Address of the core for the command line and a separate edge, in a form that `core_address.py` knows."""
     token_path: Path | None = Field(default=None, validation_alias="HYDRASMS_TOKEN_FILE")

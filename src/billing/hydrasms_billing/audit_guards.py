@@ -25,7 +25,8 @@ _POSTGRES_SCHEMA = sa.text(
     SELECT tgname, pg_get_triggerdef(oid, true) FROM pg_trigger
         WHERE tgrelid IN ('balances'::regclass, 'transfers'::regclass) AND NOT tgisinternal AND tgenabled = 'A'
     UNION ALL
-    SELECT CAST(indexrelid::regclass AS text), pg_get_indexdef(indexrelid, 0, true) FROM pg_index
+    SELECT CAST(indexrelid::regclass AS text),
+        replace(pg_get_indexdef(indexrelid, 0, true), ' ON ONLY ', ' ON ') FROM pg_index
         WHERE indrelid = 'transfers'::regclass AND indisunique AND NOT indisprimary AND indisvalid
     UNION ALL
     SELECT proname, prosrc FROM pg_proc WHERE oid = 'hydrasms_refuse()'::regprocedure

@@ -1,7 +1,9 @@
 """The first schema: accounts, keys, messages, the ledger and the simulated phone network."""
 
+from typing import Any
+
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
 
 revision = "0001"
 down_revision = None
@@ -25,10 +27,11 @@ _POSTGRES_TRIGGERS = (
     """CREATE TRIGGER transfers_refuse_truncate BEFORE TRUNCATE ON transfers FOR EACH STATEMENT EXECUTE FUNCTION hydrasms_refuse('transfers are append-only')""",
     """CREATE TRIGGER transfers_refuse_update BEFORE UPDATE ON transfers FOR EACH ROW EXECUTE FUNCTION hydrasms_refuse('transfers are append-only')""",
 )
+_PARTITIONED = ("balances", "idempotency_keys", "inbound_messages", "messages", "outbox", "transfers")
 
 
 def upgrade() -> None:
-    """Make every table."""
+    """Make every table; on PostgreSQL with lanes, those of the hot path in as many partitions by account."""
     op.create_table(
         "access_changes",
         sa.Column("id", _INT64, autoincrement=False, nullable=False),
@@ -55,6 +58,7 @@ def upgrade() -> None:
         sa.Column("updated_at_ms", _INT64, nullable=False),
         sa.CheckConstraint("balance >= 0", name=op.f("ck_balances_not_negative")),
         sa.PrimaryKeyConstraint("account_id", name=op.f("pk_balances")),
+        **_partitioned(),
     )
     op.create_table(
         "carrier_references",
@@ -73,6 +77,7 @@ def upgrade() -> None:
         sa.Column("subject_id", _ID, nullable=False),
         sa.Column("created_at_ms", _INT64, nullable=False),
         sa.PrimaryKeyConstraint("account_id", "operation", "key", name=op.f("pk_idempotency_keys")),
+        **_partitioned(),
     )
     op.create_index(
         op.f("ix_idempotency_keys_created_at_ms"), "idempotency_keys", ["created_at_ms"], unique=False
@@ -87,6 +92,7 @@ def upgrade() -> None:
         sa.Column("webhook_status", _INT64, nullable=True),
         sa.Column("created_at_ms", _INT64, nullable=False),
         sa.PrimaryKeyConstraint("account_id", "id", name=op.f("pk_inbound_messages")),
+        **_partitioned(),
     )
     op.create_table(
         "messages",
@@ -111,6 +117,7 @@ def upgrade() -> None:
         sa.Column("failure", sa.String(length=200), server_default="", nullable=False),
         sa.CheckConstraint("credits >= 1", name=op.f("ck_messages_credits")),
         sa.PrimaryKeyConstraint("account_id", "id", name=op.f("pk_messages")),
+        **_partitioned(),
     )
     op.create_table(
         "outbox",
@@ -120,6 +127,7 @@ def upgrade() -> None:
         sa.Column("due_at_ms", _INT64, nullable=False),
         sa.Column("claim", _ID, server_default="", nullable=False),
         sa.PrimaryKeyConstraint("message_id", "account_id", name=op.f("pk_outbox")),
+        **_partitioned(),
     )
     op.create_index(op.f("ix_outbox_step_due_at_ms"), "outbox", ["step", "due_at_ms"], unique=False)
     op.create_table(
@@ -192,6 +200,7 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("debit_account <> credit_account", name=op.f("ck_transfers_two_accounts")),
         sa.PrimaryKeyConstraint("account_id", "id", name=op.f("pk_transfers")),
+        **_partitioned(),
     )
     op.create_index(
         "uq_transfers_message",
@@ -224,11 +233,33 @@ def upgrade() -> None:
         for trigger in _SQLITE_TRIGGERS:
             op.execute(trigger)
         return
+    if _lanes() > 1:
+        for table in _PARTITIONED:
+            for lane in range(_lanes()):
+                op.execute(
+                    f"CREATE TABLE {table}_p{lane} PARTITION OF {table}"
+                    f" FOR VALUES WITH (MODULUS {_lanes()}, REMAINDER {lane})"
+                )
     op.execute(_POSTGRES_FUNCTION)
     for trigger in _POSTGRES_TRIGGERS:
         op.execute(trigger)
         name = trigger.split()[2]
-        op.execute(f"ALTER TABLE {name.partition('_')[0]} ENABLE ALWAYS TRIGGER {name}")
+        table = name.partition("_")[0]
+        op.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
+        if " TRUNCATE " in trigger:
+            # Truncating a partition is no truncating of its table.
+            for lane in range(_lanes() if _lanes() > 1 else 0):
+                op.execute(trigger.replace(f" ON {table} ", f" ON {table}_p{lane} "))
+                op.execute(f"ALTER TABLE {table}_p{lane} ENABLE ALWAYS TRIGGER {name}")
+
+
+def _lanes() -> int:
+    return int(context.config.attributes.get("lanes", 1))
+
+
+def _partitioned() -> dict[str, Any]:
+    on_postgres = op.get_bind().dialect.name == "postgresql"
+    return {"postgresql_partition_by": "HASH (account_id)"} if on_postgres and _lanes() > 1 else {}
 
 
 def downgrade() -> None:
