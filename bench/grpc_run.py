@@ -25,8 +25,8 @@ from bench.texts import random_recipient, random_text
 from hydrasms.accounts.v1 import account_service_pb2, account_service_pb2_grpc
 from hydrasms.messaging.v1 import messaging_service_pb2 as pb
 from hydrasms.messaging.v1 import messaging_service_pb2_grpc
-from hydrasms_app import migrate
 from hydrasms_app.compose import running
+from hydrasms_app.database import prepare_database
 from hydrasms_app.settings import load_settings
 from hydrasms_base.clock import SystemClock
 from hydrasms_base.log import configure_logging
@@ -111,7 +111,7 @@ async def over_tcp(what: str, seconds: float, at_once: int, address: str, accoun
 async def over_loopback(seconds: float, at_once: int, folder: Path) -> Sample:
     """Measure durable sends within one process: everything that `serve --no-dispatcher` runs, but its edge."""
     settings = load_settings(data_dir=folder, http_port=0, grpc_port=0)
-    migrate.upgrade(settings.database_path)
+    prepare_database(settings)
     async with running(settings, dispatcher=False) as server:
         metadata = bearer(server.token.reveal())
         stub = account_service_pb2_grpc.AccountServiceStub(server.channel)
