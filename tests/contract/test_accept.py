@@ -224,7 +224,7 @@ async def test_a_key_of_an_earlier_transaction_is_answered_with_its_message_as_i
     alice = await book.account(1)
     first = a_send(alice, key="k")
     await book.commit(first)
-    await book.database.write(lambda tx: store.mark_cancelled(tx, alice, first.message.id, at_ms=AT_MS + 5))
+    await book.database.write(lambda tx: store.cancel_queued(tx, alice, first.message.id, at_ms=AT_MS + 5))
     outcomes = await book.commit(a_send(alice, key="k"), a_send(alice, "Bye", "k"))
     changed = first.message._replace(status=Status.CANCELLED, updated_at_ms=AT_MS + 5)
     assert outcomes[0] == Accepted(changed, replayed=True)

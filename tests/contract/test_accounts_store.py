@@ -260,12 +260,12 @@ class Beaten(WatchedDatabase):
         super().__init__(database)
         self._rival = rival
 
-    async def write(self, work):
+    async def write(self, work, landed=None):
         if self._rival is not None:
             rival, self._rival = self._rival, None
             await rival()
             raise IntegrityViolation("another was first")
-        return await super().write(work)
+        return await super().write(work, landed)
 
 
 async def test_a_creation_that_another_process_made_just_before_is_a_replay(

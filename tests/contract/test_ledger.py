@@ -151,6 +151,7 @@ async def test_a_batch_is_three_statements_however_many_charges_and_accounts(dat
 
     class Counting:
         def __init__(self, tx):
+            self.dialect = tx.dialect
             self._tx = tx
 
         async def execute(self, statement, parameters=None):
@@ -161,12 +162,16 @@ async def test_a_batch_is_three_statements_however_many_charges_and_accounts(dat
             statements.append(statement)
             return await self._tx.execute_set(statement, batch, parameters)
 
+        async def defer_set(self, statement, batch, parameters=None):
+            statements.append(statement)
+            await self._tx.defer_set(statement, batch, parameters)
+
     charges = [charge(account_ids[number % 10]) for number in range(200)]
     refusals = await database.write(lambda tx: ledger.spend(Counting(tx), charges, at_ms=AT_MS))
     assert refusals == [None] * 200
     assert len(statements) == 3
     await database.write(lambda tx: ledger.refund(Counting(tx), charges, at_ms=AT_MS))
-    assert len(statements) == 5
+    assert len(statements) == 6
 
 
 async def test_a_message_is_paid_once(database):

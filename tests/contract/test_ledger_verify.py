@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import sqlite3
+import threading
 import time
 
 import pytest
@@ -162,37 +163,43 @@ class WritesBetweenStatements:
         self.loop = asyncio.get_running_loop()
 
     async def disturb(self):
-        # A read may run on a thread of its own, and waits there while the loop has the message sent.
-        asyncio.run_coroutine_threadsafe(self.send_one(), self.loop).result(20)
+        if threading.current_thread() is threading.main_thread():
+            await self.send_one()
+        else:
+            # SQLite reads on a thread of its own, which waits while the loop has the message sent.
+            asyncio.run_coroutine_threadsafe(self.send_one(), self.loop).result(20)
 
     async def send_one(self):
         await self.database.write(lambda tx: send(tx, charge(self.account_id)))
 
     async def read(self, work):
-        return await self.database.read(lambda tx: work(_Disturbed(self, tx.execute)))
+        return await self.database.read(lambda tx: work(_Disturbed(self, tx.dialect, tx.execute)))
 
 
 class TornReads(WritesBetweenStatements):
     """The control: every statement of a read sees a state of its own."""
 
-    async def disturb(self):
-        await self.send_one()
-
     async def read(self, work):
-        return await work(_Disturbed(self, self._execute_apart))
+        dialect = await self.database.read(_dialect)
+        return await work(_Disturbed(self, dialect, self._execute_apart))
 
     async def _execute_apart(self, statement, parameters=None):
         return await self.database.read(lambda tx: tx.execute(statement, parameters))
 
 
 class _Disturbed:
-    def __init__(self, disturbed, execute):
+    def __init__(self, disturbed, dialect, execute):
+        self.dialect = dialect
         self._disturbed = disturbed
         self._execute = execute
 
     async def execute(self, statement, parameters=None):
         await self._disturbed.disturb()
         return await self._execute(statement, parameters)
+
+
+async def _dialect(tx):
+    return tx.dialect
 
 
 @pytest.mark.parametrize(("kind", "is_one_state"), [(WritesBetweenStatements, True), (TornReads, False)])

@@ -63,9 +63,9 @@ class Reads:
             monkeypatch.setattr(product.database, name, self._counted(getattr(product.database, name)))
 
     def _counted(self, ask):
-        async def counted(work):
+        async def counted(*arguments):
             self.reads += 1
-            return await ask(work)
+            return await ask(*arguments)
 
         return counted
 

@@ -63,7 +63,7 @@ class NoDatabase:
     async def read(self, work: Work[Any]) -> Any:
         return await work(None)  # type: ignore[arg-type]
 
-    async def write(self, work: Work[Any]) -> Any:
+    async def write(self, work: Work[Any], landed: Work[bool] | None = None) -> Any:
         return await work(None)  # type: ignore[arg-type]
 
     async def close(self) -> None:
@@ -112,8 +112,8 @@ class WatchedDatabase:
             await hold.pass_through()
         return answer
 
-    async def write(self, work: Work[T]) -> T:
-        return await self._database.write(work)
+    async def write(self, work: Work[T], landed: Work[bool] | None = None) -> T:
+        return await self._database.write(work, landed)
 
     async def close(self) -> None:
         await self._database.close()

@@ -24,7 +24,7 @@ class SpendsOnAnOldBalance(LedgerCredits):
     ) -> list[InsufficientCredits | None]:
         unread = {charge.account_id for charge in charges} - self._read.keys()
         if unread:
-            self._read |= await store.find_balances(tx, unread)
+            self._read |= await store.hold_balances(tx, unread)
         plan = plan_spends(charges, self._read)
         if plan.paid:
             debits = {account_id: -spent for account_id, spent in totals(plan.paid).items()}
@@ -42,7 +42,7 @@ class TakesTheRestForARefusedMessage(LedgerCredits):
         refusals = await super().spend(tx, charges, at_ms=at_ms)
         for charge, refusal in zip(charges, refusals, strict=True):
             if refusal is not None:
-                left = await store.find_balances(tx, {charge.account_id})
+                left = await store.hold_balances(tx, {charge.account_id})
                 await store.change_balances(tx, {charge.account_id: -left[charge.account_id]}, at_ms=at_ms)
         return refusals
 
@@ -53,7 +53,7 @@ class SpendsWithoutTransfers(LedgerCredits):
     async def spend(
         self, tx: Transaction, charges: Sequence[Charge], *, at_ms: int
     ) -> list[InsufficientCredits | None]:
-        plan = plan_spends(charges, await store.find_balances(tx, {charge.account_id for charge in charges}))
+        plan = plan_spends(charges, await store.hold_balances(tx, {charge.account_id for charge in charges}))
         if plan.paid:
             debits = {account_id: -spent for account_id, spent in totals(plan.paid).items()}
             await store.change_balances(tx, debits, at_ms=at_ms)

@@ -1,7 +1,7 @@
 """What tests of delivery share: queued messages, a ledger of refunds, carriers and databases that do as told."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -88,6 +88,9 @@ class RecordedCredits:
     def price(self, content: str) -> int:
         raise AssertionError("delivery prices nothing")
 
+    async def hold(self, tx: Transaction, account_ids: Collection[str]) -> None:
+        raise AssertionError("delivery holds nothing")
+
     async def spend(
         self, tx: Transaction, charges: Sequence[Charge], *, at_ms: int
     ) -> list[InsufficientCredits | None]:
@@ -123,12 +126,12 @@ class ObservedDatabase:
     async def read(self, work: Work[T]) -> T:
         return await self._database.read(work)
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], landed: Work[bool] | None = None) -> T:
         self.transactions += 1
         self._told.set()
         if self.out_of_order:
             raise StoreUnavailable
-        result = await self._database.write(lambda tx: work(_CountedTransaction(tx, self)))
+        result = await self._database.write(lambda tx: work(_CountedTransaction(tx, self)), landed)
         self._written.set()
         return result
 
@@ -155,6 +158,7 @@ class _CountedTransaction:
     def __init__(self, tx: Transaction, database: ObservedDatabase) -> None:
         self._tx = tx
         self._database = database
+        self.dialect = tx.dialect
 
     async def execute(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Any:
         self._database.statements += 1
@@ -168,6 +172,15 @@ class _CountedTransaction:
     ) -> list[tuple[Any, ...]]:
         self._database.statements += 1
         return await self._tx.execute_set(statement, rows, parameters)
+
+    async def defer_set(
+        self,
+        statement: SetStatement,
+        rows: Sequence[Sequence[Any]],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._database.statements += 1
+        await self._tx.defer_set(statement, rows, parameters)
 
 
 class ToldCarrier:

@@ -1,7 +1,7 @@
 """What tests of messaging share: its ports and its store in dictionaries."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
@@ -32,6 +32,7 @@ class FakeCredits:
         self.spent: list[Charge] = []
         self.refunded: list[Charge] = []
         self.failure: Exception | None = None
+        self.held: set[str] = set()
 
     def price(self, content: str) -> int:
         return -(-len(content) // 10)
@@ -42,6 +43,9 @@ class FakeCredits:
         if self.failure is not None:
             raise self.failure
         return [self._spend(charge) for charge in charges]
+
+    async def hold(self, tx: Transaction, account_ids: Collection[str]) -> None:
+        self.held |= set(account_ids)
 
     def _spend(self, charge: Charge) -> InsufficientCredits | None:
         balance = self.balances.get(charge.account_id, 0)
@@ -114,10 +118,16 @@ class FakeMessageStore:
     async def list_inbound(self, tx: Any, account_id: str, page: PageRequest) -> list[InboundMessage]:
         return _page([m for m in self.inbound if m.account_id == account_id], page)
 
-    async def mark_cancelled(self, tx: Any, account_id: str, message_id: str, *, at_ms: int) -> None:
+    async def find_ids(self, tx: Any, keys: Sequence[tuple[str, str]]) -> set[str]:
+        return {key[1] for key in keys if key in self.messages}
+
+    async def cancel_queued(self, tx: Any, account_id: str, message_id: str, *, at_ms: int) -> bool:
+        if message_id not in self.outbox:
+            return False
         message = self.messages[account_id, message_id]
         self.put(message._replace(status=Status.CANCELLED, updated_at_ms=at_ms))
         self.outbox.discard(message_id)
+        return True
 
 
 def _page(rows: list[Any], page: PageRequest) -> list[Any]:
@@ -166,7 +176,7 @@ class GatedDatabase(NoDatabase):
         self.entered = asyncio.Event()
         self.gate = asyncio.Event()
 
-    async def write(self, work: Work[Any]) -> Any:
+    async def write(self, work: Work[Any], landed: Work[bool] | None = None) -> Any:
         self.entered.set()
         await self.gate.wait()
-        return await super().write(work)
+        return await super().write(work, landed)

@@ -11,6 +11,7 @@ import pytest
 
 import hydrasms_app
 from hydrasms.billing.v1 import billing_service_pb2 as pb
+from hydrasms_app.migrate import Phase
 from hydrasms_app.problems import Problem
 from tests.support.fake_core import failure_of, json_of, one_line, run, running_core, text_of
 
@@ -54,8 +55,8 @@ class FakeRoles(types.ModuleType):
     def serve(self, settings, role, *, dispatcher, demo):
         self._note("serve", settings, role, dispatcher, demo)
 
-    def upgrade_database(self, settings):
-        self._note("upgrade_database", settings)
+    def upgrade_database(self, settings, phase):
+        self._note("upgrade_database", settings, phase)
         return "0001"
 
     def verify_offline(self, settings):
@@ -157,11 +158,14 @@ def test_an_interrupted_command_ends_quietly(roles):
     assert (result.exit_code, result.output) == (130, "")
 
 
-def test_upgrade_says_which_revision_is_reached(roles, tmp_path):
-    shown = text_of(run("db", "upgrade", "--data-dir", str(tmp_path)))
+@pytest.mark.parametrize(
+    ("flags", "expected"), [((), None), (("--phase", "pre"), Phase.PRE), (("--phase", "post"), None)]
+)
+def test_upgrade_says_which_revision_is_reached(roles, tmp_path, flags, expected):
+    shown = text_of(run("db", "upgrade", "--data-dir", str(tmp_path), *flags))
     assert shown == "The database is at revision 0001.\n"
-    ((name, settings),) = roles.calls
-    assert (name, settings.data_dir) == ("upgrade_database", Path(tmp_path))
+    ((name, settings, phase),) = roles.calls
+    assert (name, settings.data_dir, phase) == ("upgrade_database", Path(tmp_path), expected)
 
 
 def test_version_is_the_distributions():
