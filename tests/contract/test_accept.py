@@ -255,7 +255,7 @@ async def test_a_key_that_another_operation_used_is_new_to_a_send(book):
 async def test_where_storing_fails_nothing_is_debited(book, monkeypatch):
     alice = await book.account(5)
 
-    async def fail(tx, accepted, keyed):
+    async def fail(tx, accepted, keyed, *, lane):
         raise RuntimeError("the disk is full")
 
     with monkeypatch.context() as patched:

@@ -73,7 +73,7 @@ class Fleet:
 
     async def open(self, number):
         """Open accounts of 20 credits; returns them by lane."""
-        opened = {}
+        opened: dict[int, list[str]] = {}
         for _ in range(number):
             created = await self.accounts.create(NewAccount("Hep", initial_credits=20), actor="service")
             opened.setdefault(await self.lanes.of(created.account.id), []).append(created.account.id)

@@ -1,5 +1,6 @@
-"""The RPC contract, case by case, over every transport: in memory, over TCP, and over the REST API where it has
-an equivalent. `cases/README.md` says how a case is written.
+"""The RPC contract, case by case, over every transport: in memory, over TCP, a Unix socket and TLS, and over the REST
+API where it has an equivalent, at an edge in the core's process and at one apart. They cannot be told apart.
+`cases/README.md` says how a case is written.
 """
 
 from pathlib import Path
@@ -21,8 +22,8 @@ async def products(template_database, tmp_path_factory):
     """Two products for all cases, by whether they have a dispatcher; every case brings accounts of its own."""
     folder = tmp_path_factory.mktemp("products")
     async with (
-        product_in(folder / "still", template_database, dispatcher=False) as still,
-        product_in(folder / "moving", template_database) as moving,
+        product_in(folder / "still", template_database, dispatcher=False, everywhere=True) as still,
+        product_in(folder / "moving", template_database, everywhere=True) as moving,
     ):
         yield {False: still, True: moving}
 

@@ -5,8 +5,9 @@ import sqlite3
 
 import pytest
 
+from hydrasms_app.certificates import make_trial_certificates
 from tests.support.roles import split_in, status_of
-from tests.support.served import served, wait_until
+from tests.support.served import free_port, served, wait_until
 
 
 @pytest.fixture
@@ -97,3 +98,41 @@ def test_a_role_that_waits_for_its_database_ends_when_told_to(split):
         wait_until(lambda: core.log_file.read_text().count("waiting_for_database") > 1, what="another wait")
         holder.execute("ROLLBACK")
         wait_until(lambda: "core is up" in core.output_file.read_text(), what="a core that went on")
+
+
+def test_over_tls_a_certificate_is_enough_for_edge_and_command_line(tmp_path):
+    made = make_trial_certificates(tmp_path / "certs", (), 1)
+    of_core = tls(made.core, made.core_key, made.authority)
+    of_client = tls(made.client, made.client_key, made.authority)
+    with split_in(tmp_path, HYDRASMS_GRPC_SOCKET="", HYDRASMS_GRPC_PORT=str(free_port())) as split:
+        core = split.role("core", **of_core)
+        edge = split.role("edge", **of_client, HYDRASMS_DATA_DIR=str(tmp_path / "elsewhere"))
+        edge.start()
+        core.start()
+        split.settings.update(of_client, HYDRASMS_DATA_DIR=str(tmp_path / "elsewhere"))
+        client = split.client
+        wait_until(lambda: status_of(client, "/readyz") == 200, what="a product that is ready")
+        _, key = client.account(credits=5)
+        assert client.send(key).status == 200
+        assert not (tmp_path / "elsewhere").exists()
+
+        # The core's own certificate is known and not trusted: it needs the token, which lies in the core's directory.
+        split.settings.update(of_core)
+        refused = split.client.run("account", "list")
+        assert refused.returncode == 1
+        assert f"does not accept the certificate {made.core}" in refused.stderr
+        split.settings["HYDRASMS_DATA_DIR"] = str(tmp_path / "var")
+        assert len(split.client.json("account", "list")["accounts"]) == 1
+
+        # And nobody gets in without one.
+        for name in of_core:
+            del split.settings[name]
+        assert "does not answer" in split.client.run("account", "list").stderr
+
+
+def tls(certificate, key, authority):
+    return {
+        "HYDRASMS_TLS_CERT": str(certificate),
+        "HYDRASMS_TLS_KEY": str(key),
+        "HYDRASMS_TLS_CA": str(authority),
+    }

@@ -1,4 +1,4 @@
-"""Loopback and TCP: no caller can tell them apart."""
+"""Loopback, TCP, Unix socket and TLS: no caller can tell them apart."""
 
 import asyncio
 import contextlib
@@ -13,12 +13,22 @@ from grpc_status import rpc_status
 
 from hydrasms.messaging.v1 import messaging_service_pb2 as pb
 from hydrasms.messaging.v1 import messaging_service_pb2_grpc as pb_grpc
+from hydrasms_app.certificates import CLIENT_NAME, make_trial_certificates
+from hydrasms_app.tls import Identity
 from hydrasms_base.metrics import Metrics
 from hydrasms_core.caller import caller
 from hydrasms_core.errors import ApiKeyDisabled, InvalidRecipient, Overloaded, UnknownApiKey
 from hydrasms_core.rpc.auth import Authentication, ServiceTokens, account_methods
 from hydrasms_core.rpc.interceptors import Deadlines, Errors, Observation, Pipeline, RequestIds
 from hydrasms_core.rpc.server import AddressInUse, GrpcServer
+from tests.support.transports import (
+    SOCKETS,
+    TRANSPORTS,
+    channel_to,
+    channels_to,
+    client_identity,
+    core_identity,
+)
 
 SERVICE = "hydrasms.messaging.v1.MessagingService"
 TOKEN = "a-service-token"
@@ -42,9 +52,12 @@ class Probe(pb_grpc.MessagingServiceServicer):
     def __init__(self):
         self.cancelled = asyncio.Event()
         self.entered = asyncio.Event()
+        self.peers = []
 
     async def SendMessage(self, request, context):
         self.entered.set()
+        security = context.auth_context().get("transport_security_type", ())
+        self.peers.append((context.peer().partition(":")[0], [each.decode() for each in security]))
         if request.content == "domain":
             raise InvalidRecipient("That is no number.", field="recipient", metadata={"hint": "E.164"})
         if request.content == "busy":
@@ -84,13 +97,14 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(tmp_path, clock, *, reflect=False):
+async def serving(tmp_path, clock, *, reflect=False, trusted_names=frozenset({CLIENT_NAME})):
     (tmp_path / "token").write_text(TOKEN + "\n")
     metrics, probe = Metrics(), Probe()  # type: ignore[abstract]
     authentication = Authentication(
         ServiceTokens(tmp_path / "token", clock),
         Keys(),
         {f"/{SERVICE}/SendMessage": True, f"/{SERVICE}/EstimateMessage": False},
+        trusted_names=trusted_names,
     )
     server = GrpcServer(
         Pipeline(
@@ -101,22 +115,38 @@ async def serving(tmp_path, clock, *, reflect=False):
         services=[SERVICE],
         reflect=reflect,
     )
+    socket = f"unix:{tmp_path / 'core.sock'}"
     port = server.listen("127.0.0.1:0")
+    server.listen(socket)
+    secure_port = server.listen("127.0.0.1:0", core_identity().for_server())
     await server.start()
     try:
-        yield server, port, probe, metrics
+        yield server, [f"127.0.0.1:{port}", socket, f"127.0.0.1:{secure_port}"], probe, metrics
     finally:
         await server.stop(1.0)
 
 
-@pytest.fixture(params=["loopback", "tcp"])
+@pytest.fixture(params=TRANSPORTS)
 async def served(request, tmp_path, clock):
-    async with serving(tmp_path, clock) as (server, port, probe, metrics):
+    async with serving(tmp_path, clock) as (server, addresses, probe, metrics):
         if request.param == "loopback":
             yield Served(server.loopback, probe, metrics)
             return
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Served(channel, probe, metrics)
+        async with channels_to(addresses) as channels:
+            yield Served(channels[request.param], probe, metrics)
+
+
+async def test_the_transports_are_what_they_are_called(tmp_path, clock):
+    async with serving(tmp_path, clock) as (server, addresses, probe, metrics):
+        async with channels_to(addresses) as channels:
+            for channel in (server.loopback, *(channels[name] for name in SOCKETS)):
+                await Served(channel, probe, metrics).send("hello")
+        assert probe.peers == [
+            ("loopback", []),
+            ("ipv4", ["insecure"]),
+            ("unix", ["insecure"]),
+            ("ipv4", ["ssl"]),
+        ]
 
 
 async def test_an_answer_comes_back_and_caller_and_servicer_share_nothing(served):
@@ -257,7 +287,7 @@ async def test_every_call_is_counted_under_its_status(served):
 
 
 async def test_metadata_that_no_wire_could_carry_is_refused_on_the_loopback(tmp_path, clock):
-    async with serving(tmp_path, clock) as (server, _port, _probe, _metrics):
+    async with serving(tmp_path, clock) as (server, _, _probe, _metrics):
         stub = pb_grpc.MessagingServiceStub(server.loopback)
         for metadata in ((("X-Upper", "value"),), (("x-accent", "é"),), (("x-line", "a\nb"),)):
             with pytest.raises(ValueError, match="metadata"):
@@ -265,7 +295,7 @@ async def test_metadata_that_no_wire_could_carry_is_refused_on_the_loopback(tmp_
 
 
 async def test_a_second_server_on_the_port_is_refused(tmp_path, clock):
-    async with serving(tmp_path, clock) as (_server, port, _probe, _metrics):
+    async with serving(tmp_path, clock) as (_server, addresses, _probe, _metrics):
         other = GrpcServer(
             Pipeline([], guard=lambda _method, handler: handler),
             lambda target: None,
@@ -273,8 +303,94 @@ async def test_a_second_server_on_the_port_is_refused(tmp_path, clock):
             reflect=False,
         )
         with pytest.raises(AddressInUse):
-            other.listen(f"127.0.0.1:{port}")
+            other.listen(addresses[0])
         await other.stop(0)
+
+
+# ---- certificates ------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def over_tls(tmp_path, clock, identity, **more):
+    async with serving(tmp_path, clock, **more) as (_server, addresses, probe, metrics):
+        async with channel_to(addresses[SOCKETS.index("tls")], identity) as channel:
+            yield Served(channel, probe, metrics)
+
+
+async def test_a_certificate_with_a_trusted_name_needs_no_token(tmp_path, clock):
+    async with over_tls(tmp_path, clock, client_identity()) as served:
+        await served.send("hello", ())
+        assert (await served.send("hello", (ACCOUNT[1],))).idempotent_replayed
+        error = await served.refusal("hello", (("hydrasms-key-digest", "nobody's"),))
+        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_beside_such_a_certificate_a_token_of_another_core_does_no_harm(tmp_path, clock):
+    async with over_tls(tmp_path, clock, client_identity()) as served:
+        await served.send("hello", (("authorization", "Bearer wrong"),))
+
+
+async def test_a_certificate_with_another_name_needs_a_token(tmp_path, clock):
+    async with over_tls(tmp_path, clock, core_identity()) as served:
+        assert (await served.refusal("hello", ())).code() is grpc.StatusCode.UNAUTHENTICATED
+        assert not served.probe.entered.is_set()
+        await served.send("hello")
+
+
+async def test_no_name_is_trusted_unless_it_is_listed(tmp_path, clock):
+    async with over_tls(tmp_path, clock, client_identity(), trusted_names=frozenset()) as served:
+        assert (await served.refusal("hello", ())).code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def strangers(tmp_path):
+    made = make_trial_certificates(tmp_path / "strangers", (), 1)
+    return made, Identity(made.client.read_bytes(), made.client_key.read_bytes(), core_identity().authority)
+
+
+async def test_a_certificate_of_another_authority_is_refused_whatever_its_name(tmp_path, clock):
+    _, stranger = strangers(tmp_path)
+    async with over_tls(tmp_path, clock, stranger) as served:
+        assert (await served.refusal("hello")).code() is grpc.StatusCode.UNAVAILABLE
+        assert not served.probe.entered.is_set()
+
+
+async def test_a_client_without_a_certificate_is_refused(tmp_path, clock):
+    async with serving(tmp_path, clock) as (_server, addresses, probe, metrics):
+        credentials = grpc.ssl_channel_credentials(core_identity().authority)
+        for channel in (
+            grpc.aio.secure_channel(addresses[2], credentials),
+            grpc.aio.insecure_channel(addresses[2]),
+        ):
+            async with channel:
+                error = await Served(channel, probe, metrics).refusal("hello")
+                assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert not probe.entered.is_set()
+
+
+async def test_a_client_sends_nothing_to_a_core_of_another_authority(tmp_path, clock):
+    made, _ = strangers(tmp_path)
+    own = client_identity()
+    deceived = Identity(own.certificate, own.key, made.authority.read_bytes())
+    async with over_tls(tmp_path, clock, deceived) as served:
+        assert (await served.refusal("hello")).code() is grpc.StatusCode.UNAVAILABLE
+        assert not served.probe.entered.is_set()
+
+
+async def test_a_client_certificate_does_not_pass_for_a_core(tmp_path, clock):
+    async with serving(tmp_path, clock) as (_server, _addresses, probe, metrics):
+        impostor = GrpcServer(
+            Pipeline([], guard=lambda _method, handler: handler),
+            lambda target: pb_grpc.add_MessagingServiceServicer_to_server(probe, target),
+            services=[],
+            reflect=False,
+        )
+        port = impostor.listen("127.0.0.1:0", client_identity().for_server())
+        await impostor.start()
+        async with channel_to(f"127.0.0.1:{port}", client_identity()) as channel:
+            error = await Served(channel, probe, metrics).refusal("hello")
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert not probe.entered.is_set()
+        await impostor.stop(0)
 
 
 @pytest.mark.parametrize("token", [TOKEN, "wrong"])
@@ -283,8 +399,8 @@ async def test_reflection_is_behind_a_switch_and_the_token(tmp_path, clock, toke
         yield reflection_pb2.ServerReflectionRequest(list_services="")
 
     metadata = (("authorization", f"Bearer {token}"),)
-    async with serving(tmp_path, clock, reflect=True) as (_server, port, _probe, _metrics):
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with serving(tmp_path, clock, reflect=True) as (_server, addresses, _probe, _metrics):
+        async with channel_to(addresses[0]) as channel:
             stub: Any = reflection_pb2_grpc.ServerReflectionStub(cast("Any", channel))
             call = stub.ServerReflectionInfo(requests(), metadata=metadata, timeout=10)
             if token == TOKEN:
@@ -294,8 +410,8 @@ async def test_reflection_is_behind_a_switch_and_the_token(tmp_path, clock, toke
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     [reply async for reply in call]
                 assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    async with serving(tmp_path, clock) as (_server, port, _probe, _metrics):
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with serving(tmp_path, clock) as (_server, addresses, _probe, _metrics):
+        async with channel_to(addresses[0]) as channel:
             stub = reflection_pb2_grpc.ServerReflectionStub(cast("Any", channel))
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 [

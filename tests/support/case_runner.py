@@ -16,6 +16,7 @@ from hydrasms_base.ids import new_id
 from hydrasms_base.keys import digest_key, generate_key
 from hydrasms_core.messaging.model import InboundMessage
 from tests.support.cases import (
+    EDGES,
     IMPOSTOR,
     NOBODY,
     REPEATED_LIST,
@@ -67,10 +68,14 @@ class CaseRun:
 
     async def over(self, transport: str) -> None:
         """Put up what is given, make the call and hold the answer against what is expected."""
-        stubs = self._product.tcp if transport == "tcp" else self._product.loopback
+        edge = transport.partition("-")[0]
+        is_request = edge in EDGES
+        stubs = self._product.loopback if is_request else self._product.stubs[transport]
         await self._prepare(stubs)
-        if transport.startswith("http"):
-            await self._check_http(self._case.exchange(transport))
+        if is_request:
+            client = self._product.http if edge == "http" else self._product.split
+            assert client is not None
+            await self._check_http(self._case.exchange(transport), client)
         else:
             await self._check_grpc(stubs)
         await self._check_after()
@@ -152,9 +157,9 @@ class CaseRun:
         }
         _agree(differences(wanted, came, exact=True, at="error"))
 
-    async def _check_http(self, exchange: HttpExchange) -> None:
+    async def _check_http(self, exchange: HttpExchange, client: httpx2.AsyncClient) -> None:
         request_headers, body = self._http_request(exchange.request)
-        answer = await self._product.http.request(
+        answer = await client.request(
             exchange.request.method,
             exchange.request.path,
             headers=request_headers,

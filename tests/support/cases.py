@@ -19,6 +19,10 @@ from hydrasms.carriers.v1 import simulator_service_pb2
 from hydrasms.errors.v1 import error_reason_pb2
 from hydrasms.messaging.v1 import messaging_service_pb2
 from tests.support.matching import unknown_matchers
+from tests.support.transports import TRANSPORTS
+
+EDGES = ("http", "split")
+"""The edges that a request goes to: one in the core's process, and one that reaches it over a Unix socket."""
 
 METHODS: dict[str, MethodDescriptor] = {
     f"{service.name}.{method.name}": method
@@ -240,10 +244,11 @@ class Case(_Strict):
 
     @property
     def transports(self) -> list[str]:
-        """The ways in which the case is run."""
-        found = [] if self.call is None else ["loopback", "tcp"]
+        """The ways in which the case is run: calls over every channel, requests to an edge within and one apart."""
+        found = [] if self.call is None else list(TRANSPORTS)
         several = len(self.exchanges) > 1
-        return found + [f"http-{n}" if several else "http" for n in range(1, len(self.exchanges) + 1)]
+        numbers = range(1, len(self.exchanges) + 1)
+        return found + [f"{edge}-{n}" if several else edge for edge in EDGES for n in numbers]
 
     def exchange(self, transport: str) -> HttpExchange:
         """Return the request of a transport of `transports`."""

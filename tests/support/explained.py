@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy import event
 
-from hydrasms_core.db.postgres import PostgresDatabase, PostgresTransaction
+from hydrasms_core.db.postgres import PostgresDatabase
 
 _PARTITION = re.compile(r"[a-z_]+_p(\d+)")
 
@@ -40,11 +40,11 @@ class ExplainingDatabase(PostgresDatabase):
         self._cores.append((text, parameters))
 
     async def _once(self, pool: Any, begin: str, work: Any, limit_s: float) -> Any:
-        async def watched(tx: PostgresTransaction) -> Any:
-            tx._driver = _Explaining(tx._driver, self.planned)  # type: ignore[assignment]
+        async def watched(tx: Any) -> Any:
+            tx._driver = _Explaining(tx._driver, self.planned)
             result = await work(tx)
             await tx.flush()
-            driver = tx._driver._driver  # type: ignore[attr-defined]
+            driver = tx._driver._driver
             for text, parameters in self._cores:
                 self.planned.append(await _plan(driver, text, parameters))
             self._cores.clear()

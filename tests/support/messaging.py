@@ -98,7 +98,9 @@ class FakeMessageStore:
             for key, send in found.items()
         }
 
-    async def insert_queued(self, tx: Any, accepted: Sequence[Message], keyed: Sequence[KeyedSend]) -> None:
+    async def insert_queued(
+        self, tx: Any, accepted: Sequence[Message], keyed: Sequence[KeyedSend], *, lane: int
+    ) -> None:
         self.transactions += 1
         for message in accepted:
             assert (message.account_id, message.id) not in self.messages

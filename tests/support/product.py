@@ -20,12 +20,15 @@ from hydrasms.billing.v1 import billing_service_pb2_grpc
 from hydrasms.carriers.v1 import simulator_service_pb2_grpc
 from hydrasms.messaging.v1 import message_pb2, messaging_service_pb2_grpc
 from hydrasms.messaging.v1 import messaging_service_pb2 as messaging_pb
-from hydrasms_app.compose import Running, running
+from hydrasms_app.compose import Running, running, running_edge
+from hydrasms_app.compose.listeners import Listener, TcpListener, UnixListener
 from hydrasms_app.settings import Settings
 from hydrasms_base.ids import new_id
 from hydrasms_base.keys import digest_key
 from hydrasms_core.messaging import store
 from hydrasms_core.messaging.model import InboundMessage
+from tests.support.transports import channels_to, core_identity
+from tests.support.waiting import eventually
 
 PHONE = "+447700900000"
 """A simulated phone that gets every text at once."""
@@ -65,16 +68,28 @@ class Product:
     """A product that is up, and short words for what tests do with it."""
 
     def __init__(
-        self, server: Running, http: httpx2.AsyncClient, tcp: grpc.aio.Channel, data_dir: Path
+        self,
+        server: Running,
+        http: httpx2.AsyncClient,
+        channels: Mapping[str, grpc.aio.Channel],
+        data_dir: Path,
+        split: httpx2.AsyncClient | None = None,
     ) -> None:
         self.server = server
         self.database = server.database
         self.data_dir = data_dir
         self.http = http
         """A client of the REST API, over its real port."""
+        self.split = split
+        """A client of an edge that reaches this core over a Unix socket; in a product that is everywhere."""
         self.loopback = Stubs(server.channel)
         """The stubs over the channel in memory."""
-        self.tcp = Stubs(tcp)
+        self.stubs = {
+            "loopback": self.loopback,
+            **{name: Stubs(channel) for name, channel in channels.items()},
+        }
+        """The stubs over each transport of `transports.TRANSPORTS` that the core listens on."""
+        self.tcp = self.stubs["tcp"]
         """The same stubs over the core's real port."""
 
     @property
@@ -213,28 +228,53 @@ class Product:
 
 @contextlib.asynccontextmanager
 async def product_in(
-    data_dir: Path, template: Path, *, dispatcher: bool = True, **settings: Any
+    data_dir: Path, template: Path, *, dispatcher: bool = True, everywhere: bool = False, **settings: Any
 ) -> AsyncIterator[Product]:
-    """Run the product on a data directory; a second run on the same one finds what the first has left."""
+    """Run the product on a data directory; a second run on the same one finds what the first has left.
+
+    `everywhere` adds what takes a little longer: a Unix socket and TLS beside TCP, and a split edge.
+    """
     _lay_out(data_dir, template)
     chosen = Settings(http_port=0, grpc_port=0, data_dir=data_dir, **settings)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_quiet())
-        server = await stack.enter_async_context(running(chosen, dispatcher=dispatcher))
-        tcp = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}"))
-        http = await stack.enter_async_context(
-            httpx2.AsyncClient(
-                base_url=f"http://127.0.0.1:{server.http_port}",
-                timeout=TIMEOUT_S,
-                limits=httpx2.Limits(max_connections=_CONNECTIONS),
-                # No proxy of the machine's stands between a test and the product.
-                trust_env=False,
-            )
-        )
-        yield Product(server, http, tcp, data_dir)
+        listeners = _listeners(data_dir) if everywhere else None
+        server = await stack.enter_async_context(running(chosen, dispatcher=dispatcher, listeners=listeners))
+        channels = await stack.enter_async_context(channels_to(server.core_addresses))
+        http = await stack.enter_async_context(_client(server.http_port))
+        split = None
+        if everywhere:
+            apart = chosen.model_copy(update={"core_address": server.core_addresses[1]})
+            edge = await stack.enter_async_context(running_edge(apart))
+            split = await stack.enter_async_context(_client(edge.http_port))
+            await eventually(lambda: _is_ready(split), what="a split edge that is ready")
+        yield Product(server, http, channels, data_dir, split)
         if server.failure.done():
             # A loop of the product's that died is a failure of the test, whatever else it saw.
             server.failure.result()
+
+
+def _listeners(data_dir: Path) -> list[Listener]:
+    """Return a listener for each of `transports.SOCKETS`."""
+    return [
+        TcpListener("127.0.0.1", 0),
+        UnixListener(data_dir / "core.sock"),
+        TcpListener("127.0.0.1", 0, core_identity()),
+    ]
+
+
+def _client(port: int) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}",
+        timeout=TIMEOUT_S,
+        limits=httpx2.Limits(max_connections=_CONNECTIONS),
+        # No proxy of the machine's stands between a test and the product.
+        trust_env=False,
+    )
+
+
+async def _is_ready(client: httpx2.AsyncClient) -> bool:
+    return (await client.get("/readyz")).status_code == 200
 
 
 def _lay_out(data_dir: Path, template: Path) -> None:

@@ -73,6 +73,7 @@ class FakeRoles(types.ModuleType):
 def roles(monkeypatch):
     roles = FakeRoles()
     monkeypatch.setattr(hydrasms_app, "roles", roles, raising=False)
+    monkeypatch.setattr("hydrasms_app.database.upgrade_database", roles.upgrade_database)
     return roles
 
 

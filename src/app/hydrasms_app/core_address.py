@@ -28,7 +28,7 @@ class CoreAddress:
         if not self.on_this_host:
             raise Problem(
                 f"the core at {self.text} is on another host, and the service token would travel there in the "
-                "clear: run the command on the core's own host"
+                "clear: set HYDRASMS_TLS_CERT, HYDRASMS_TLS_KEY and HYDRASMS_TLS_CA, or run this on the core's host"
             )
 
 

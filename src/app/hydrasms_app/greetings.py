@@ -1,5 +1,7 @@
 """What a server says on standard output once it is up: where everything is and how to begin."""
 
+from collections.abc import Sequence
+
 from hydrasms_app.compose import Running, RunningCore, RunningEdge, RunningWorker
 from hydrasms_app.settings import Settings
 
@@ -10,7 +12,7 @@ def everything(settings: Settings, server: Running) -> str:
     """Greet from a server that is all in one."""
     base = f"http://{settings.http_host}:{server.http_port}"
     key = server.demo_key
-    lines = ["hydrasms is up.", f"  REST API   {base}", _core_line(settings, server.core_address)]
+    lines = ["hydrasms is up.", f"  REST API   {base}", _core_line(settings, server.core_addresses)]
     if key is not None:
         lines += [
             f"  demo key   {key}",
@@ -26,7 +28,7 @@ def everything(settings: Settings, server: Running) -> str:
 
 def core(settings: Settings, server: RunningCore) -> str:
     """Greet from a core."""
-    return f"hydrasms core is up.\n{_core_line(settings, server.core_address)}"
+    return f"hydrasms core is up.\n{_core_line(settings, server.core_addresses)}"
 
 
 def edge(settings: Settings, server: RunningEdge) -> str:
@@ -40,5 +42,5 @@ def worker(_settings: Settings, _server: RunningWorker) -> str:
     return "hydrasms worker is up."
 
 
-def _core_line(settings: Settings, address: str) -> str:
-    return f"  gRPC core  {address}  (service token: {settings.token_file})"
+def _core_line(settings: Settings, addresses: Sequence[str]) -> str:
+    return f"  gRPC core  {', '.join(addresses)}  (service token: {settings.token_file})"

@@ -6,7 +6,7 @@ docs/configuration.md lists them all. Everything is checked at once and every fa
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hydrasms_app.core_address import is_loopback
@@ -39,6 +39,16 @@ class Settings(BaseSettings):
     """How many partitions by account an empty PostgreSQL database is given, and lanes that sends are written in."""
     core_address: str | None = Field(default=None, validation_alias="HYDRASMS_CORE")
     """Address of the core for the command line and a separate edge, in a form that `core_address.py` knows."""
+    tls_cert: Path | None = None
+    """Certificate that this process shows, in PEM: a core to its callers, an edge or the command line to the core."""
+    tls_key: Path | None = None
+    """The key of that certificate."""
+    tls_ca: Path | None = None
+    """Authority that the other side's certificate must come from."""
+    tls_name: str | None = None
+    """Name that the core's certificate must carry, where that is not the host of its address."""
+    tls_allowed: str = "hydrasms-service"
+    """Names of the certificates whose holders need no service token, with commas between them."""
     token_path: Path | None = Field(default=None, validation_alias="HYDRASMS_TOKEN_FILE")
     """File of the service token; service.token in the data directory unless set."""
     sent_from: str = Field(default="+2899682626", min_length=1, max_length=20)
@@ -50,13 +60,19 @@ class Settings(BaseSettings):
     reflection: bool = False
     """Whether the core describes itself to tools such as grpcurl."""
 
-    @field_validator("grpc_host")
-    @classmethod
-    def _stay_on_loopback(cls, host: str) -> str:
-        # Service tokens would cross the network in the clear.
-        if not is_loopback(host):
-            raise ValueError("the core listens on loopback addresses alone until it can speak TLS")
-        return host
+    @model_validator(mode="after")
+    def _keep_tokens_off_the_network(self) -> "Settings":
+        named = [self.tls_cert, self.tls_key, self.tls_ca]
+        if any(named) and not all(named):
+            raise ValueError(
+                "HYDRASMS_TLS_CERT, HYDRASMS_TLS_KEY and HYDRASMS_TLS_CA go together: set all three"
+            )
+        if self.grpc_socket is None and not any(named) and not is_loopback(self.grpc_host):
+            raise ValueError(
+                "HYDRASMS_GRPC_HOST: the core listens on loopback addresses alone unless it speaks TLS "
+                "(HYDRASMS_TLS_CERT, HYDRASMS_TLS_KEY, HYDRASMS_TLS_CA)"
+            )
+        return self
 
     @property
     def core(self) -> str:
@@ -64,6 +80,11 @@ class Settings(BaseSettings):
         if self.core_address is not None:
             return self.core_address
         return f"unix:{self.grpc_socket}" if self.grpc_socket is not None else f"127.0.0.1:{self.grpc_port}"
+
+    @property
+    def tls_allowed_names(self) -> frozenset[str]:
+        """The names of certificates whose holders need no service token."""
+        return frozenset(name.strip() for name in self.tls_allowed.split(",") if name.strip())
 
     @property
     def token_file(self) -> Path:
@@ -92,10 +113,15 @@ def load_settings(**flags: Any) -> Settings:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         faults = (
-            f"{_shown_name(fault['loc'])}: {fault['msg']}"
+            f"{_shown_name(fault['loc'])}: {fault['msg']}" if fault["loc"] else _bare(fault["msg"])
             for fault in error.errors(include_url=False, include_input=False)
         )
         raise Problem("; ".join(faults)) from None
+
+
+def _bare(message: str) -> str:
+    """Return the words of a fault that concerns several settings, which it names itself."""
+    return message.removeprefix("Value error, ")
 
 
 def _shown_name(location: tuple[int | str, ...]) -> str:

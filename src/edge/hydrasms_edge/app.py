@@ -24,8 +24,10 @@ Handler = Callable[[Request], Awaitable[Response]]
 log = get_logger(__name__)
 
 
-def create_app(channel: grpc.aio.Channel, token: Secret, metrics: Metrics, settings: EdgeSettings) -> ASGIApp:
-    """Return the edge for a core behind a channel, which the service token opens."""
+def create_app(
+    channel: grpc.aio.Channel, token: Secret | None, metrics: Metrics, settings: EdgeSettings
+) -> ASGIApp:
+    """Return the edge for a core behind a channel, which the service token opens, or the channel's certificate."""
     public = PublicMessages(MessagingServiceStub(channel), token, settings)
     operations = Operations(channel, metrics, settings.readiness_deadline_s)
     paths = {

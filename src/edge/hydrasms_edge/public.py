@@ -39,9 +39,13 @@ async def online(_: Request) -> Response:
 class PublicMessages:
     """Sends messages and lists the inbound ones for whoever holds the request's API key."""
 
-    def __init__(self, messaging: "MessagingServiceAsyncStub", token: Secret, settings: EdgeSettings) -> None:
+    def __init__(
+        self, messaging: "MessagingServiceAsyncStub", token: Secret | None, settings: EdgeSettings
+    ) -> None:
         self._messaging = messaging
-        self._authorization = f"Bearer {token.reveal()}"
+        self._credential: _Metadata = (
+            () if token is None else (("authorization", f"Bearer {token.reveal()}"),)
+        )
         self._settings = settings
 
     async def send(self, request: Request) -> Response:
@@ -79,7 +83,7 @@ class PublicMessages:
     def _metadata(self, scope: Scope) -> _Metadata:
         """Return what goes beside a call; raises ApiError: MISSING_API_KEY, UNKNOWN_API_KEY."""
         return (
-            ("authorization", self._authorization),
+            *self._credential,
             ("hydrasms-key-digest", key_digest(scope)),
             ("x-request-id", request_id_of(scope)),
         )

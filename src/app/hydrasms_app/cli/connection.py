@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest
@@ -14,12 +14,12 @@ from hydrasms.accounts.v1.account_service_pb2_grpc import AccountServiceStub
 from hydrasms.billing.v1.billing_service_pb2_grpc import BillingServiceStub
 from hydrasms.carriers.v1.simulator_service_pb2_grpc import SimulatorServiceStub
 from hydrasms.messaging.v1.messaging_service_pb2_grpc import MessagingServiceStub
-from hydrasms_app.channel import channel_options
 from hydrasms_app.cli.failures import unanswered, unfinished
-from hydrasms_app.core_address import parse_core_address
-from hydrasms_app.problems import Problem
 from hydrasms_base.ids import new_id
 from hydrasms_base.secret import Secret
+
+if TYPE_CHECKING:
+    from hydrasms_app.channel import Way
 
 CONNECT_S = 3.0
 """How long a core may take to come up."""
@@ -51,8 +51,10 @@ class Core:
     """A core that can be called, by the stub of each of its services."""
 
     address: str
-    token: Secret
-    token_file: Path
+    token: Secret | None
+    """The service token; None where the certificate alone says who calls."""
+    credential_file: Path | None
+    """The file of what says who calls."""
     accounts: AccountServiceStub
     billing: BillingServiceStub
     messaging: MessagingServiceStub
@@ -72,36 +74,43 @@ class Core:
         call was carried out.
         """
         request_id = new_id()
-        metadata = (("authorization", f"Bearer {self.token.reveal()}"), ("x-request-id", request_id))
+        metadata: tuple[tuple[str, str], ...] = (("x-request-id", request_id),)
+        if self.token is not None:
+            metadata = (*metadata, ("authorization", f"Bearer {self.token.reveal()}"))
         try:
             return method(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             raise unfinished(
                 error,
                 address=self.address,
-                token_file=self.token_file,
+                credential=self._credential,
                 request_id=request_id,
                 timeout_s=timeout_s,
                 repeat_with=repeat_with,
             ) from None
+
+    @property
+    def _credential(self) -> str:
+        return f"the {'certificate' if self.token is None else 'service token of'} {self.credential_file}"
 
 
 @contextlib.contextmanager
 def connect() -> Iterator[Core]:
     """Connect to the core that the settings name; raises Problem where there is none or no token for it."""
     # Settings are slow to import, and what only asks for help needs none.
+    from hydrasms_app.channel import way_to_core
     from hydrasms_app.settings import load_settings
+    from hydrasms_app.token import callers_token
 
     settings = load_settings()
-    address = parse_core_address(settings.core)
-    address.require_secrecy()
-    token = _read_token(settings.token_file)
-    with grpc.insecure_channel(address.target, options=channel_options(_RETRIES)) as channel:
-        _wait_for(channel, address.text)
+    way = way_to_core(settings, _RETRIES)
+    token, address = callers_token(settings, way), way.address.text
+    with _channel(way) as channel:
+        _wait_for(channel, way)
         yield Core(
-            address.text,
+            address,
             token,
-            settings.token_file,
+            settings.tls_cert if token is None else settings.token_file,
             AccountServiceStub(channel),
             BillingServiceStub(channel),
             MessagingServiceStub(channel),
@@ -114,7 +123,13 @@ def new_idempotency_key() -> str:
     return f"cli-{new_id()}"
 
 
-def _wait_for(channel: grpc.Channel, address: str) -> None:
+def _channel(way: "Way") -> grpc.Channel:
+    if way.credentials is None:
+        return grpc.insecure_channel(way.address.target, options=way.options)
+    return grpc.secure_channel(way.address.target, way.credentials, options=way.options)
+
+
+def _wait_for(channel: grpc.Channel, way: "Way") -> None:
     # grpc.channel_ready_future would do, but for the 0.2 s that closing a channel then takes.
     health: Any = HealthStub(channel)  # its published types lack its methods
     try:
@@ -122,24 +137,4 @@ def _wait_for(channel: grpc.Channel, address: str) -> None:
     except grpc.RpcError as error:
         # Any other status shows that somebody is there; the call itself then says what is wrong.
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            raise unanswered(address) from None
-
-
-def _read_token(path: Path) -> Secret:
-    """Return the first service token of a file; it may hold several, one a line."""
-    try:
-        words = path.read_text(encoding="ascii").split()
-    except OSError as error:
-        raise _unreadable(path, error.strerror or "unreadable") from None
-    except UnicodeDecodeError:
-        raise _unreadable(path, "it holds something else") from None
-    if not words or not words[0].isprintable():
-        raise _unreadable(path, "it holds something else" if words else "it is empty")
-    return Secret(words[0])
-
-
-def _unreadable(path: Path, why: str) -> Problem:
-    return Problem(
-        f"cannot read the service token {path}: {why}. `hydrasms serve` makes it in its data directory: "
-        "name that with HYDRASMS_DATA_DIR, or the file with HYDRASMS_TOKEN_FILE"
-    )
+            raise unanswered(way.address.text, over_tls=way.has_identity) from None

@@ -1,7 +1,5 @@
 """Calls that came to nothing, in an operator's words."""
 
-from pathlib import Path
-
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -20,16 +18,19 @@ _MAYBE_DONE = frozenset(
 )
 
 
-def unanswered(address: str) -> Problem:
+def unanswered(address: str, *, over_tls: bool = False) -> Problem:
     """Say that nobody answers at an address."""
-    return Problem(f"the core at {address} does not answer: is `hydrasms serve` running?")
+    doubt = (
+        " there, with a certificate for that name from an authority that is trusted here" if over_tls else ""
+    )
+    return Problem(f"the core at {address} does not answer: is `hydrasms serve` running{doubt}?")
 
 
 def unfinished(
     error: grpc.RpcError,
     *,
     address: str,
-    token_file: Path,
+    credential: str,
     request_id: str,
     timeout_s: float,
     repeat_with: str,
@@ -40,7 +41,7 @@ def unfinished(
     code, reason = error.code(), _reason(error)
     if reason == "INVALID_SERVICE_TOKEN":
         return Problem(
-            f"the core at {address} does not accept the service token of {token_file}: is it that core's? ({reason})"
+            f"the core at {address} does not accept {credential}: is it one of that core's? ({reason})"
         )
     if reason == "INTERNAL":
         text = f"{error.details()} ({reason}, request id {request_id})"

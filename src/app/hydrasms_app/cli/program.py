@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from hydrasms_app.cli import accounts, credit, keys, ledger, messages, server, simulate, transactions
+from hydrasms_app.cli import accounts, certs, credit, keys, ledger, messages, server, simulate, transactions
 from hydrasms_app.cli.output import shown
 from hydrasms_app.problems import Problem
 
@@ -73,6 +73,7 @@ app.add_typer(transactions.app, name="transactions")
 app.add_typer(messages.app, name="messages")
 app.add_typer(simulate.app, name="simulate")
 app.add_typer(ledger.app, name="ledger")
+app.command()(certs.certs)
 app.command()(server.version)
 
 

@@ -5,19 +5,20 @@ Whatever is opened is closed in reverse order when the block ends, also where a 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import grpc
 
 from hydrasms_app.compose.core import start_core, wake_others
 from hydrasms_app.compose.edge import channel_to_core, start_edge
+from hydrasms_app.compose.listeners import Listener, listener_of
 from hydrasms_app.compose.process import Process
 from hydrasms_app.compose.worker import start_worker
 from hydrasms_app.database import open_database
 from hydrasms_app.demo import demo_key
 from hydrasms_app.settings import Settings
-from hydrasms_app.token import awaited_token
+from hydrasms_app.token import edge_token
 from hydrasms_base.log import get_logger
 from hydrasms_base.secret import Secret
 from hydrasms_core.db.transaction import Database
@@ -30,9 +31,8 @@ class Running:
     """Everything in one process, and up: where it listens, and a channel to it that needs no socket."""
 
     http_port: int
-    core_address: str
-    grpc_port: int
-    """The core's TCP port; 0 where it listens on a Unix socket."""
+    core_addresses: tuple[str, ...]
+    """Where the core listens, as HYDRASMS_CORE would name it."""
     channel: grpc.aio.Channel
     token: Secret
     database: Database
@@ -45,7 +45,7 @@ class Running:
 class RunningCore:
     """A core that serves."""
 
-    core_address: str
+    core_addresses: tuple[str, ...]
     failure: "asyncio.Future[None]"
 
 
@@ -66,12 +66,17 @@ class RunningWorker:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, *, dispatcher: bool = True, demo: bool = False, alone: bool = True
+    settings: Settings,
+    *,
+    dispatcher: bool = True,
+    demo: bool = False,
+    alone: bool = True,
+    listeners: Sequence[Listener] | None = None,
 ) -> AsyncIterator[Running]:
     """Run everything in this process, on a database that is already up to date; raises Problem.
 
     Nobody is let in before the demo account, where one is wanted, is there. `alone` says that no other process
-    works on the database.
+    works on the database. The core listens where the settings say, unless `listeners` says otherwise.
 
     Leaving the block drains: no new connection, the requests in progress answered, the batches in flight
     finished, then the database closed.
@@ -83,11 +88,11 @@ async def running(
             if dispatcher
             else wake_others(process, settings)
         )
-        core = await start_core(process, settings, database, wake)
-        channel = await channel_to_core(process, settings, core)
+        core = await start_core(process, settings, database, wake, listeners or [listener_of(settings)])
+        channel = channel_to_core(process, settings, core)
         key = await demo_key(channel, core.token, settings.data_dir / "demo.key") if demo else None
         port = await start_edge(process, settings, channel, core.token)
-        yield Running(port, core.address, core.port, channel, core.token, database, key, process.failure)
+        yield Running(port, core.addresses, channel, core.token, database, key, process.failure)
         log.info("draining")
 
 
@@ -95,8 +100,9 @@ async def running(
 async def running_core(settings: Settings) -> AsyncIterator[RunningCore]:
     """Run a core without an edge and without loops, on a database that is already up to date; raises Problem."""
     async with _process() as process:
-        core = await start_core(process, settings, _opened(process, settings), wake_others(process, settings))
-        yield RunningCore(core.address, process.failure)
+        database, wake = _opened(process, settings), wake_others(process, settings)
+        core = await start_core(process, settings, database, wake, [listener_of(settings)])
+        yield RunningCore(core.addresses, process.failure)
         log.info("draining")
 
 
@@ -113,8 +119,8 @@ async def running_worker(settings: Settings) -> AsyncIterator[RunningWorker]:
 async def running_edge(settings: Settings) -> AsyncIterator[RunningEdge]:
     """Run an edge for a core in another process, whether that is there or not; raises Problem."""
     async with _process() as process:
-        channel = await channel_to_core(process, settings, None)
-        port = await start_edge(process, settings, channel, await awaited_token(settings))
+        channel = channel_to_core(process, settings, None)
+        port = await start_edge(process, settings, channel, await edge_token(settings))
         yield RunningEdge(port, process.failure)
         log.info("draining")
 

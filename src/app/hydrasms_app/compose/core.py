@@ -1,6 +1,6 @@
 """The core: accounts, billing and messaging over one database, behind one gRPC server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +8,9 @@ from hydrasms.accounts.v1 import account_service_pb2, account_service_pb2_grpc
 from hydrasms.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
 from hydrasms.carriers.v1 import simulator_service_pb2, simulator_service_pb2_grpc
 from hydrasms.messaging.v1 import messaging_service_pb2, messaging_service_pb2_grpc
+from hydrasms_app.compose.listeners import Listener
 from hydrasms_app.compose.process import Process
 from hydrasms_app.database import lanes_of, open_signal
-from hydrasms_app.listening import for_owner_alone, owned_socket, port_taken
 from hydrasms_app.settings import Settings
 from hydrasms_app.token import service_token
 from hydrasms_base.secret import Secret
@@ -27,7 +27,7 @@ from hydrasms_core.messaging.service import Messaging
 from hydrasms_core.messaging.servicer import MessagingServicer
 from hydrasms_core.rpc.auth import Authentication, ServiceTokens, account_methods
 from hydrasms_core.rpc.interceptors import Deadlines, Errors, Observation, Pipeline, RequestIds
-from hydrasms_core.rpc.server import AddressInUse, GrpcServer
+from hydrasms_core.rpc.server import GrpcServer
 from hydrasms_core.settings import MessagingSettings
 
 _FILES = (
@@ -44,15 +44,17 @@ class Core:
     """A core that serves."""
 
     server: GrpcServer
-    address: str
+    addresses: tuple[str, ...]
     """Where it listens, as HYDRASMS_CORE would name it."""
-    port: int
-    """Its TCP port; 0 where it listens on a Unix socket."""
     token: Secret
 
 
 async def start_core(
-    process: Process, settings: Settings, database: Database, wake: Callable[[], None]
+    process: Process,
+    settings: Settings,
+    database: Database,
+    wake: Callable[[], None],
+    listeners: Sequence[Listener],
 ) -> Core:
     """Serve the core's calls, and call `wake` when there is a message to hand on; raises Problem.
 
@@ -62,10 +64,10 @@ async def start_core(
     token = service_token(settings)
     server, messaging = _server(process, settings, database, wake)
     process.stack.push_async_callback(messaging.drain)
-    address, port = _listen(process, settings, server)
+    addresses = tuple(listener.take(process, server) for listener in listeners)
     process.stack.push_async_callback(server.stop, _DRAIN_S)
     await server.start()
-    return Core(server, address, port, token)
+    return Core(server, addresses, token)
 
 
 def wake_others(process: Process, settings: Settings) -> Callable[[], None]:
@@ -109,7 +111,10 @@ def _server(
         simulator_service_pb2_grpc.add_SimulatorServiceServicer_to_server(SimulatorServicer(database), server)
 
     authentication = Authentication(
-        ServiceTokens(settings.token_file, clock), directory, account_methods(_FILES)
+        ServiceTokens(settings.token_file, clock),
+        directory,
+        account_methods(_FILES),
+        trusted_names=settings.tls_allowed_names,
     )
     server = GrpcServer(
         Pipeline(
@@ -121,18 +126,3 @@ def _server(
         reflect=settings.reflection,
     )
     return server, messaging
-
-
-def _listen(process: Process, settings: Settings, server: GrpcServer) -> tuple[str, int]:
-    """Bind what the settings name: the Unix socket where there is one, else the TCP port."""
-    if settings.grpc_socket is not None:
-        process.stack.enter_context(owned_socket(settings.grpc_socket))
-        address = f"unix:{settings.grpc_socket}"
-        with for_owner_alone():
-            server.listen(address)
-        return address, 0
-    try:
-        port = server.listen(f"{settings.grpc_host}:{settings.grpc_port}")
-    except AddressInUse:
-        raise port_taken("HYDRASMS_GRPC_PORT", settings.grpc_port) from None
-    return f"{settings.grpc_host}:{port}", port

@@ -4,10 +4,9 @@ from typing import Any
 
 import grpc
 
-from hydrasms_app.channel import channel_options
+from hydrasms_app.channel import Way, way_to_core
 from hydrasms_app.compose.core import Core
 from hydrasms_app.compose.process import Process
-from hydrasms_app.core_address import parse_core_address
 from hydrasms_app.listening import port_taken
 from hydrasms_app.settings import Settings
 from hydrasms_base.secret import Secret
@@ -16,19 +15,19 @@ from hydrasms_edge.server import HttpServer
 from hydrasms_edge.settings import EdgeSettings
 
 
-async def channel_to_core(process: Process, settings: Settings, core: Core | None) -> grpc.aio.Channel:
+def channel_to_core(process: Process, settings: Settings, core: Core | None) -> grpc.aio.Channel:
     """Return the channel to the core: the loopback where it is in this process, else one over a socket."""
     if core is not None:
         loopback: Any = core.server.loopback
         return loopback  # type: ignore[no-any-return]
-    address = parse_core_address(settings.core)
-    address.require_secrecy()
-    channel = grpc.aio.insecure_channel(address.target, options=channel_options())
+    channel = _channel(way_to_core(settings))
     process.stack.push_async_callback(channel.close)
     return channel
 
 
-async def start_edge(process: Process, settings: Settings, channel: grpc.aio.Channel, token: Secret) -> int:
+async def start_edge(
+    process: Process, settings: Settings, channel: grpc.aio.Channel, token: Secret | None
+) -> int:
     """Serve the REST API and return its port; raises Problem.
 
     When the process ends, no new connection is taken and the requests in progress are answered.
@@ -41,3 +40,9 @@ async def start_edge(process: Process, settings: Settings, channel: grpc.aio.Cha
         raise port_taken("HYDRASMS_HTTP_PORT", settings.http_port) from None
     process.stack.push_async_callback(http.stop)
     return port
+
+
+def _channel(way: Way) -> grpc.aio.Channel:
+    if way.credentials is None:
+        return grpc.aio.insecure_channel(way.address.target, options=way.options)
+    return grpc.aio.secure_channel(way.address.target, way.credentials, options=way.options)

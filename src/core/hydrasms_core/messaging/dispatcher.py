@@ -114,7 +114,7 @@ class Dispatcher:
                 return 0.0
             # Whoever calls from here on has not been seen by this claim.
             self._wakened.clear()
-            living, began = frozenset(self._living), self._clock.monotonic()
+            living = frozenset(self._living)
             claim = await self._database.write(lambda tx: self._handover.claim(tx, living))
             claimed = bool(claim.batches)
         finally:
@@ -122,7 +122,7 @@ class Dispatcher:
                 self._slots.release()
         if claimed:
             self._living.add(claim.id)
-            batches.create_task(self._deliver(claim, began))
+            batches.create_task(self._deliver(claim))
         for status, number in claim.given_up.items():
             self._given_up.labels(status.value).inc(number)
         overdue = claim.next_receipt_ms is not None and claim.next_receipt_ms <= self._clock.now_ms()
@@ -155,14 +155,14 @@ class Dispatcher:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
 
-    async def _deliver(self, claim: Claim, began: float) -> None:
+    async def _deliver(self, claim: Claim) -> None:
         """See one claim through: to its carriers, and their answers to the store.
 
         A process that was stopped for longer than its lease wakes up here with messages that others have taken
         over by then: it hands none of them on.
         """
         try:
-            if self._clock.monotonic() - began >= self._settings.lease_s:
+            if self._clock.monotonic() - claim.taken_at >= self._settings.lease_s:
                 log.warning("claim_outlived", messages=claim.due)
                 return
             async with asyncio.TaskGroup() as carriers:

@@ -51,10 +51,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one claim took, by carrier; how many messages were due; what it gave up; and when more is due."""
+    """What one claim took, by carrier; how many messages were due; what it gave up; and when more is due.
+
+    `at_ms` is when, by the time of day, and `taken_at` by the clock that never jumps.
+    """
 
     id: str
     at_ms: int
+    taken_at: float
     batches: Mapping[str, Batch]
     due: int
     given_up: Mapping[Status, int]
@@ -90,7 +94,7 @@ class Handover:
         Their leases may have run out by the clock all the same: it may jump, and the store may be gone for longer
         than a lease.
         """
-        now_ms, claim_id = self._clock.now_ms(), new_id()
+        now_ms, taken_at, claim_id = self._clock.now_ms(), self._clock.monotonic(), new_id()
         due = await store.take_due(tx, now_ms=now_ms, most=self._most, living=living)
         batches: defaultdict[str, Batch] = defaultdict(lambda: Batch(lane=due[0].lane))
         given_up: list[tuple[Due, Change]] = []
@@ -105,7 +109,7 @@ class Handover:
             await self._give_up(tx, given_up, now_ms)
         next_submit_ms, next_receipt_ms = await store.next_due(tx)
         statuses = Counter(change.status for _, change in given_up)
-        return Claim(claim_id, now_ms, batches, len(due), statuses, next_submit_ms, next_receipt_ms)
+        return Claim(claim_id, now_ms, taken_at, batches, len(due), statuses, next_submit_ms, next_receipt_ms)
 
     async def renew(self, tx: Transaction, claim: Claim) -> None:
         """Let a claim's lease begin anew, because its carriers are still at work."""

@@ -1,8 +1,9 @@
-"""Who may call: internal services by token, and accounts by API key through the edge.
+"""Who may call: internal services by token or certificate, and accounts by API key through the edge.
 
-Every call carries `authorization: Bearer <service token>`. The edge adds `hydrasms-key-digest`, the SHA-256 of the
-API key that it was given: the call then speaks for that key's account and reaches only methods that have a
-`google.api.http` annotation. A call without a digest is an internal service's own.
+Every call carries `authorization: Bearer <service token>`, or comes over a connection whose client has shown a
+certificate with one of the names that are trusted; either is enough. The edge adds `hydrasms-key-digest`, the
+SHA-256 of the API key that it was given: the call then speaks for that key's account and reaches only methods that
+have a `google.api.http` annotation. A call without a digest is an internal service's own.
 """
 
 import hashlib
@@ -31,6 +32,8 @@ AUTHORIZATION = "authorization"
 KEY_DIGEST = "hydrasms-key-digest"
 _BEARER = "Bearer "
 _RELOAD_AFTER_S = 0.5
+# Where gRPC keeps a certificate's names. A server without TLS has neither.
+_NAME_PLACES = ("x509_common_name", "x509_subject_alternative_name")
 
 OPEN_METHODS = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 
@@ -93,8 +96,16 @@ def account_methods(files: Iterable[FileDescriptor]) -> Mapping[str, bool]:
 class Authentication:
     """Finds out who calls, or refuses."""
 
-    def __init__(self, tokens: ServiceTokens, keys: ApiKeys, methods: Mapping[str, bool]) -> None:
+    def __init__(
+        self,
+        tokens: ServiceTokens,
+        keys: ApiKeys,
+        methods: Mapping[str, bool],
+        *,
+        trusted_names: frozenset[str] = frozenset(),
+    ) -> None:
         self._tokens = tokens
+        self._trusted_names = {name.encode() for name in trusted_names}
         self._keys = keys
         self._methods = methods
 
@@ -126,11 +137,11 @@ class Authentication:
         )
 
     async def _authenticate(self, method: str, context: Context) -> Caller:
-        header = metadata_value(context, AUTHORIZATION)
-        if not header or not header.startswith(_BEARER) or not self._tokens.accepts(header[len(_BEARER) :]):
+        if not self._has_token(context) and not self._has_trusted_name(context):
             raise InvalidServiceToken(
                 "Send the service token as metadata: authorization: Bearer <token>. "
-                "It lies in service.token in the server's data directory."
+                "It lies in service.token in the server's data directory. "
+                "Or connect with a certificate that the server's HYDRASMS_TLS_ALLOWED names."
             )
         digest = metadata_value(context, KEY_DIGEST)
         if digest is None:
@@ -139,3 +150,14 @@ class Authentication:
         if not self._methods.get(method, False):
             raise PermissionDenied("An API key cannot call this; it is for operators.")
         return Caller(account_id=account_id)
+
+    def _has_token(self, context: Context) -> bool:
+        header = metadata_value(context, AUTHORIZATION)
+        return (
+            header is not None and header.startswith(_BEARER) and self._tokens.accepts(header[len(_BEARER) :])
+        )
+
+    def _has_trusted_name(self, context: Context) -> bool:
+        """Tell whether the caller has shown a certificate of the right name; gRPC has verified it by then."""
+        identity: Mapping[str, Iterable[bytes]] = context.auth_context()
+        return any(name in self._trusted_names for place in _NAME_PLACES for name in identity.get(place, ()))

@@ -69,6 +69,10 @@ class LoopbackContext:
         """Return where the caller is: in this process."""
         return LOOPBACK_PEER
 
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """Return what the transport knows of the caller's identity: nothing, for there is no certificate."""
+        return {}
+
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: MetadataPairs = ()
     ) -> NoReturn:

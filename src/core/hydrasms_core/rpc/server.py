@@ -53,13 +53,16 @@ class GrpcServer:
             names = (*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
             reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
 
-    def listen(self, address: str) -> int:
-        """Take an address, before `start`: `host:port` or `unix:path`; raises AddressInUse.
+    def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """Take an address, before `start`: `host:port` or `unix:path`, in the clear unless there are credentials.
 
-        Returns the port (port 0: any that is free), and something that means nothing for a Unix socket.
+        Returns the port (port 0: any that is free), and something that means nothing for a Unix socket. Raises
+        AddressInUse.
         """
         try:
-            return self._server.add_insecure_port(address)
+            if credentials is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise AddressInUse(address) from error
 
