@@ -44,11 +44,12 @@ class SetStatement:
     `:name` where a plain parameter stands. The first column of a batch is never null. What else may stand in it:
 
     - `{accounts:t}`, a condition: the table t is looked at for the accounts of the batch alone. It changes
-      nothing that is found. On PostgreSQL it is what lets a statement touch only the partitions of those accounts.
+      nothing that is found. Where t is partitioned by account it is what keeps a statement to the partitions of
+      those accounts; elsewhere it is left out, because it leads the planner to read all that those accounts have.
     - `{lock:t}` at the end of a SELECT: its rows of t are locked until the transaction ends.
     - `{claim:t}` likewise, but rows that somebody else has locked are passed over.
 
-    SQLite needs none of the three, for there the whole database is the transaction's.
+    SQLite needs none of them, for there the whole database is the transaction's.
     """
 
     def __init__(self, text: str, columns: Sequence[str]) -> None:
@@ -63,7 +64,7 @@ class SetStatement:
         self._columns = tuple(columns)
         self._accounts = self._columns.index("account_id") if "account_id" in columns else None
         self._sqlite_texts: dict[int, str] = {}
-        self._postgres_texts: dict[int, str] = {}
+        self._postgres_texts: dict[tuple[int, bool], str] = {}
 
     def for_sqlite(
         self, rows: Sequence[Sequence[Any]], parameters: Mapping[str, Any]
@@ -96,12 +97,17 @@ class SetStatement:
         return text, values
 
     def for_postgres(
-        self, rows: Sequence[Sequence[Any]], parameters: Mapping[str, Any], first: int = 1
+        self,
+        rows: Sequence[Sequence[Any]],
+        parameters: Mapping[str, Any],
+        *,
+        first: int = 1,
+        partitioned: bool = False,
     ) -> tuple[str, list[Any]]:
         """Return the text, with `$first` as its first parameter, and the values, in order: an array a column."""
-        text = self._postgres_texts.get(first)
+        text = self._postgres_texts.get((first, partitioned))
         if text is None:
-            text = self._postgres_texts[first] = self._postgres_text(first)
+            text = self._postgres_texts[first, partitioned] = self._postgres_text(first, partitioned)
         values: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * len(self._columns)
         values += [parameters[name] for name in self._names]
         return text, values
@@ -127,7 +133,7 @@ class SetStatement:
 
         return self._woven([filled(token) for token in self._tokens])
 
-    def _postgres_text(self, first: int) -> str:
+    def _postgres_text(self, first: int, partitioned: bool) -> str:  # noqa: FBT001 - called above alone
         arrays = ", ".join(f"${first + index}::{_type(name)}[]" for index, name in enumerate(self._columns))
         position = first + len(self._columns)
         filled = []
@@ -138,7 +144,8 @@ class SetStatement:
             elif kind == "accounts":
                 if self._accounts is None:
                     raise ValueError("the batch names no accounts")
-                filled.append(f"{target}.account_id = ANY(${first + self._accounts}::text[])")
+                accounts = f"{target}.account_id = ANY(${first + self._accounts}::text[])"
+                filled.append(accounts if partitioned else "true")
             elif kind == "lock":
                 filled.append(f"FOR UPDATE OF {target}")
             elif kind == "claim":

@@ -35,9 +35,14 @@ _MAX_BACK_OFF_S = 1.0
 # A change finds its rows by their keys, whatever is in the table. Left to itself the planner weighs a statement's
 # values anew each time, which takes as long as the statement does, and reads whole tables while it thinks that
 # they are small.
-_WRITING = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
+_WRITING = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    # The first of many rows that are due come in the index's order, not by sorting them all.
+    "enable_bitmapscan": "off",
+}
 # Only a plan for the very values leaves partitions out.
-_WRITING_PARTITIONS = {"plan_cache_mode": "force_custom_plan", "enable_seqscan": "off"}
+_WRITING_PARTITIONS = _WRITING | {"plan_cache_mode": "force_custom_plan"}
 
 _BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BEGIN_WRITING = "BEGIN"
@@ -55,6 +60,7 @@ class PostgresDatabase:
     def __init__(
         self, url: str, *, partitioned: bool = False, writers: int = _WRITERS, readers: int = _READERS
     ) -> None:
+        self._partitioned = partitioned
         self._writers = Pool(url, _WRITING_PARTITIONS if partitioned else _WRITING, writers)
         self._readers = Pool(url, {}, readers)
         self._running: set[asyncio.Task[Any]] = set()
@@ -130,7 +136,7 @@ class PostgresDatabase:
 
     async def _once(self, pool: Pool, begin: str, work: Work[T], limit_s: float) -> T:
         async with pool.link() as link:
-            transaction = PostgresTransaction(link.connection, link.driver)
+            transaction = PostgresTransaction(link.connection, link.driver, partitioned=self._partitioned)
             try:
                 with translated():
                     async with asyncio.timeout(limit_s):
@@ -159,9 +165,12 @@ class PostgresTransaction:
 
     dialect: Literal["sqlite", "postgresql"] = "postgresql"
 
-    def __init__(self, connection: AsyncConnection, driver: "asyncpg.Connection[Any]") -> None:
+    def __init__(
+        self, connection: AsyncConnection, driver: "asyncpg.Connection[Any]", *, partitioned: bool
+    ) -> None:
         self._connection = connection
         self._driver = driver
+        self._partitioned = partitioned
         self._deferred: list[tuple[SetStatement, Sequence[Sequence[Any]], Mapping[str, Any]]] = []
         self.changed = False
         """Whether it may have changed anything."""
@@ -183,7 +192,7 @@ class PostgresTransaction:
         """Run one statement over a batch of rows and return what it selects or returns."""
         await self.flush()
         self.changed = self.changed or bool(statement.target)
-        text, values = statement.for_postgres(rows, parameters or {})
+        text, values = statement.for_postgres(rows, parameters or {}, partitioned=self._partitioned)
         # A record is a tuple in all but name.
         return cast("list[tuple[Any, ...]]", await self._driver.fetch(text, *values))
 
@@ -208,7 +217,9 @@ class PostgresTransaction:
         texts: list[str] = []
         values: list[Any] = []
         for number, (statement, rows, parameters) in enumerate(deferred):
-            text, own = statement.for_postgres(rows, parameters, len(values) + 1)
+            text, own = statement.for_postgres(
+                rows, parameters, first=len(values) + 1, partitioned=self._partitioned
+            )
             texts.append(f"s{number} AS ({text})")
             values += own
         await self._driver.execute(f"WITH {', '.join(texts)} SELECT 1", *values)
