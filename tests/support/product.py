@@ -18,7 +18,7 @@ from hydrasms.accounts.v1 import account_service_pb2_grpc
 from hydrasms.billing.v1 import billing_service_pb2 as billing_pb
 from hydrasms.billing.v1 import billing_service_pb2_grpc
 from hydrasms.carriers.v1 import simulator_service_pb2_grpc
-from hydrasms.messaging.v1 import message_pb2, messaging_service_pb2_grpc
+from hydrasms.messaging.v1 import forwarding_service_pb2_grpc, message_pb2, messaging_service_pb2_grpc
 from hydrasms.messaging.v1 import messaging_service_pb2 as messaging_pb
 from hydrasms_app.compose import Running, running, running_edge
 from hydrasms_app.compose.listeners import Listener, TcpListener, UnixListener
@@ -51,6 +51,11 @@ class TestAccount:
     key: str
     key_id: str
 
+    @property
+    def digest(self) -> str:
+        """What stands for the key inside."""
+        return digest_key(self.key)
+
 
 class Stubs:
     """Every service behind one channel."""
@@ -58,6 +63,7 @@ class Stubs:
     def __init__(self, channel: Any) -> None:
         self.channel = channel
         self.messaging: Any = messaging_service_pb2_grpc.MessagingServiceStub(channel)
+        self.forwarding: Any = forwarding_service_pb2_grpc.ForwardingServiceStub(channel)
         self.billing: Any = billing_service_pb2_grpc.BillingServiceStub(channel)
         self.accounts: Any = account_service_pb2_grpc.AccountServiceStub(channel)
         self.simulator: Any = simulator_service_pb2_grpc.SimulatorServiceStub(channel)

@@ -1,5 +1,6 @@
 """What one may do with messages."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from hydrasms_base.clock import Clock
@@ -7,6 +8,7 @@ from hydrasms_base.ids import is_id, new_id
 from hydrasms_core.db.group_commit import GroupCommit
 from hydrasms_core.db.transaction import Database, Transaction
 from hydrasms_core.errors import (
+    DeadlinePassed,
     DomainError,
     InvalidArgument,
     InvalidRecipient,
@@ -57,6 +59,7 @@ class Messaging:
             Acceptance(credits).commit,
             max_batch=settings.max_batch,
             max_waiting=settings.max_waiting,
+            refusal=self._refusal_of_late,
         )
 
     async def send(self, account_id: str, draft: Draft, *, actor: str) -> Accepted:
@@ -67,7 +70,7 @@ class Messaging:
         was debited, stored or sent.
         """
         await self._accounts.require_sending(account_id)
-        accepted = await self._sends.submit(self._checked(account_id, draft, actor))
+        accepted = await self._sends.submit(self.checked(account_id, draft, actor=actor))
         if not accepted.replayed:
             self._wake()
         return accepted
@@ -82,6 +85,44 @@ class Messaging:
         settled = iter(await self._sends.submit_all(sends))
         self._wake()
         return [next(settled) if isinstance(each, Send) else each for each in checked]
+
+    def checked(self, account_id: str, draft: Draft, *, actor: str, deadline: float = math.inf) -> Send:
+        """Return a draft of an account that may send as what `accept_each` takes.
+
+        Raises, in this order: InvalidIdempotencyKey, InvalidRecipient, InvalidContent.
+        """
+        key = check_key(draft.idempotency_key)
+        recipient = _recipient(draft.recipient)
+        content = check_content(draft.content)
+        shape = measure(content)
+        now_ms = self._clock.now_ms()
+        message = Message(
+            id=new_id(),
+            account_id=account_id,
+            sender=self._settings.sent_from,
+            recipient=recipient,
+            content=content,
+            status=Status.QUEUED,
+            credits=self._credits.price(content),
+            encoding=shape.encoding,
+            segments=shape.segments,
+            created_at_ms=now_ms,
+            updated_at_ms=now_ms,
+            expires_at_ms=now_ms + self._settings.validity_s * 1000,
+        )
+        return Send(
+            message, actor, key, "" if key is None else fingerprint(recipient.e164, content), deadline
+        )
+
+    async def accept_each(self, sends: Sequence[Send]) -> list[Accepted | Exception]:
+        """Accept sends of any accounts, each on its own, and return what became of each, in order.
+
+        A DomainError is its caller's to see; any other exception is a fault of ours.
+        """
+        settled = await self._sends.submit_each(sends)
+        if any(isinstance(each, Accepted) and not each.replayed for each in settled):
+            self._wake()
+        return settled
 
     async def estimate(self, account_id: str, content: str) -> Estimate:
         """Say what a text costs an account and how it travels; raises NotFound and InvalidContent."""
@@ -151,31 +192,12 @@ class Messaging:
 
     def _checked_or_refused(self, account_id: str, draft: Draft, actor: str) -> Send | DomainError:
         try:
-            return self._checked(account_id, draft, actor)
+            return self.checked(account_id, draft, actor=actor)
         except DomainError as error:
             return error
 
-    def _checked(self, account_id: str, draft: Draft, actor: str) -> Send:
-        key = check_key(draft.idempotency_key)
-        recipient = _recipient(draft.recipient)
-        content = check_content(draft.content)
-        shape = measure(content)
-        now_ms = self._clock.now_ms()
-        message = Message(
-            id=new_id(),
-            account_id=account_id,
-            sender=self._settings.sent_from,
-            recipient=recipient,
-            content=content,
-            status=Status.QUEUED,
-            credits=self._credits.price(content),
-            encoding=shape.encoding,
-            segments=shape.segments,
-            created_at_ms=now_ms,
-            updated_at_ms=now_ms,
-            expires_at_ms=now_ms + self._settings.validity_s * 1000,
-        )
-        return Send(message, actor, key, "" if key is None else fingerprint(recipient.e164, content))
+    def _refusal_of_late(self, send: Send) -> DomainError | None:
+        return DeadlinePassed() if send.deadline <= self._clock.monotonic() else None
 
 
 def _recipient(text: str) -> PhoneNumber:

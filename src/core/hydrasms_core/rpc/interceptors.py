@@ -20,7 +20,7 @@ import grpc
 from hydrasms_base.ids import new_id
 from hydrasms_base.log import get_logger, request_id
 from hydrasms_base.metrics import Metrics
-from hydrasms_core.errors import DeadlinePassed, DomainError
+from hydrasms_core.errors import DeadlinePassed, DomainError, InternalError
 from hydrasms_core.rpc.errors import abort
 from hydrasms_core.rpc.loopback import LOOPBACK_PEER
 
@@ -157,13 +157,6 @@ class Errors:
             await abort(context, InternalError())
 
 
-class InternalError(DomainError):
-    """A fault of ours; the log has the detail, the caller has the request id."""
-
-    def __init__(self) -> None:
-        super().__init__("Internal error. The log has more under this call's request id.")
-
-
 class Deadlines:
     """Bounds calls whose callers set no deadline; one that a caller set is kept by gRPC itself."""
 
@@ -181,7 +174,7 @@ class Deadlines:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise DeadlinePassed("The answer took too long.") from None
+            raise DeadlinePassed from None
 
 
 def metadata_value(context: Context, key: str) -> str | None:
