@@ -33,7 +33,7 @@ _ITEM_BYTES = 256
 _MAX_TIMEOUT_MS = 2**31 - 1
 _CORE_GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 """What a call ends with that the core did not answer: it could not be reached, or it went away and let go."""
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 
 log = get_logger(__name__)
 
