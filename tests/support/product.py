@@ -247,12 +247,12 @@ async def product_in(
         listeners = _listeners(data_dir) if everywhere else None
         server = await stack.enter_async_context(running(chosen, dispatcher=dispatcher, listeners=listeners))
         channels = await stack.enter_async_context(channels_to(server.core_addresses))
-        http = await stack.enter_async_context(_client(server.http_port))
+        http = await stack.enter_async_context(client_of(server.http_port))
         split = None
         if everywhere:
             apart = chosen.model_copy(update={"core_address": server.core_addresses[1]})
             edge = await stack.enter_async_context(running_edge(apart))
-            split = await stack.enter_async_context(_client(edge.http_port))
+            split = await stack.enter_async_context(client_of(edge.http_port))
             await eventually(lambda: _is_ready(split), what="a split edge that is ready")
         yield Product(server, http, channels, data_dir, split)
         if server.failure.done():
@@ -269,7 +269,8 @@ def _listeners(data_dir: Path) -> list[Listener]:
     ]
 
 
-def _client(port: int) -> httpx2.AsyncClient:
+def client_of(port: int) -> httpx2.AsyncClient:
+    """Return a client of the REST API on a port."""
     return httpx2.AsyncClient(
         base_url=f"http://127.0.0.1:{port}",
         timeout=TIMEOUT_S,
