@@ -37,7 +37,7 @@ def forwarding():
 
 
 @pytest.fixture
-def callers(forwarding):
+async def callers(forwarding):
     return Callers(forwarding, **QUICK)
 
 

@@ -66,13 +66,18 @@ class _Send:
     __slots__ = ("answer", "deadline", "failure", "key_digest", "request", "request_id", "tries")
 
     def __init__(
-        self, request: SendMessageRequest, key_digest: str, request_id: str, deadline: float
+        self,
+        request: SendMessageRequest,
+        key_digest: str,
+        request_id: str,
+        deadline: float,
+        answer: "asyncio.Future[SendMessageResponse]",
     ) -> None:
         self.request = request
         self.key_digest = key_digest
         self.request_id = request_id
         self.deadline = deadline
-        self.answer: asyncio.Future[SendMessageResponse] = asyncio.get_running_loop().create_future()
+        self.answer = answer
         self.tries = 0
         self.failure: AioRpcError | None = None
         """Why the last call that carried it came to nothing."""
@@ -86,7 +91,7 @@ class _UnderWay(NamedTuple):
 
 
 class Coalescer:
-    """Sends messages as the core's stub does, with fewer calls."""
+    """Sends messages as the core's stub does, with fewer calls; made inside the event loop that it works in."""
 
     def __init__(
         self,
@@ -98,6 +103,7 @@ class Coalescer:
         self._forwarding = forwarding
         self._credential = credential(token)
         self._limits = limits or Limits()
+        self._loop = asyncio.get_running_loop()
         self._waiting: OrderedDict[_Send, None] = OrderedDict()
         # Those that go again after a pause.
         self._resting: set[_Send] = set()
@@ -122,9 +128,12 @@ class Coalescer:
         if len(self._waiting) + len(self._resting) >= self._limits.max_waiting:
             raise _failure(grpc.StatusCode.UNAVAILABLE, "Too many sends wait for the core.")
         beside = dict(metadata)
-        loop = asyncio.get_running_loop()
-        sent = _Send(request, beside["hydrasms-key-digest"], beside["x-request-id"], loop.time() + timeout)
-        alarm = loop.call_at(sent.deadline, _expire, sent)
+        loop = self._loop
+        deadline = loop.time() + timeout
+        sent = _Send(
+            request, beside["hydrasms-key-digest"], beside["x-request-id"], deadline, loop.create_future()
+        )
+        alarm = loop.call_at(deadline, _expire, sent)
         self._waiting[sent] = None
         self._call_soon()
         try:
@@ -138,12 +147,12 @@ class Coalescer:
         # When all that is ready to run has run: requests that came in together go together.
         if not self._is_due and self._may_call():
             self._is_due = True
-            asyncio.get_running_loop().call_soon(self._call)
+            self._loop.call_soon(self._call)
 
     def _call(self) -> None:
         """Make as many calls as may be made for those that wait."""
         self._is_due = False
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         while self._may_call():
             batch = self._next_batch()
             if batch:
@@ -157,7 +166,7 @@ class Coalescer:
             return False
         if len(self._calls) < self._limits.max_in_flight:
             return True
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         return sum(call.overdue_at > now for call in self._calls.values()) < self._limits.max_in_flight
 
     def _next_batch(self) -> list[_Send]:
@@ -178,7 +187,7 @@ class Coalescer:
 
     async def _forward(self, batch: Sequence[_Send]) -> None:
         """Carry sends to the core and answer each."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         carried, request, longest_s = _packed(batch, now)
         if not carried:
             return
@@ -219,7 +228,7 @@ class Coalescer:
             most = max(sent.tries for sent in again)
             pause_s = min(self._limits.max_pause_s, self._limits.first_pause_s * 2 ** min(most - 1, 10))
             # Edges that lost the same core should not all come back in the same moment.
-            asyncio.get_running_loop().call_later(pause_s * random.uniform(0.5, 1.0), self._wake, again)  # noqa: S311
+            self._loop.call_later(pause_s * random.uniform(0.5, 1.0), self._wake, again)  # noqa: S311
 
     def _wake(self, rested: Sequence[_Send]) -> None:
         for sent in rested:
