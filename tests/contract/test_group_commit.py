@@ -6,8 +6,11 @@ import threading
 import pytest
 import sqlalchemy as sa
 
+from hydrasms_base.log import request_id
 from hydrasms_core.db.group_commit import GroupCommit
+from hydrasms_core.db.transaction import IntegrityViolation
 from hydrasms_core.errors import InvalidArgument, Overloaded, StoreUnavailable
+from tests.support.accounts import NoDatabase
 from tests.support.gates import Gate
 
 ITEMS = sa.table("items", sa.column("value"))
@@ -146,6 +149,110 @@ async def test_submit_all_returns_outcomes_in_order(items):
     assert outcomes[0] == 30
     assert isinstance(outcomes[1], InvalidArgument)
     assert outcomes[2] == 40
+
+
+async def test_submit_all_has_room_for_all_or_takes_none(items):
+    writer = GroupCommit(items, Inserting(), max_waiting=2)
+    with pytest.raises(Overloaded):
+        await writer.submit_all([1, 2, 3])
+    assert await stored(items) == []
+
+
+async def test_submit_each_puts_every_failure_in_the_place_of_its_item(items):
+    writer = GroupCommit(items, Inserting())
+    # 5 comes twice: the unique index, which no outcome speaks of, refuses the second.
+    first, refused, twin, last = await writer.submit_each([5, -1, 5, 6])
+    assert (first, last) == (50, 60)
+    assert isinstance(refused, InvalidArgument)
+    assert isinstance(twin, IntegrityViolation)
+    assert await stored(items) == [5, 6]
+
+
+async def test_submit_each_of_nothing_touches_no_store(items):
+    commit = Inserting()
+    assert await GroupCommit(items, commit).submit_each([]) == []
+    assert commit.batches == []
+
+
+async def test_submit_each_refuses_only_what_there_is_no_room_for(items):
+    gate = Gate()
+    writer = GroupCommit(items, Inserting(gate), max_waiting=2)
+    first = asyncio.create_task(writer.submit(0))
+    await gate.reached()
+    rest = asyncio.create_task(writer.submit_each([1, 2, 3]))
+    await asyncio.sleep(0)
+    gate.open()
+    assert await first == 0
+    outcomes = await rest
+    assert outcomes[:2] == [10, 20]
+    assert isinstance(outcomes[2], Overloaded)
+    assert await stored(items) == [0, 1, 2]
+
+
+async def test_items_submitted_together_share_transactions_with_all_others(items):
+    gate = Gate()
+    commit = Inserting(gate)
+    writer = GroupCommit(items, commit, max_batch=4)
+    first = asyncio.create_task(writer.submit(0))
+    await gate.reached()
+    tasks = [
+        asyncio.create_task(each)
+        for each in (writer.submit_each([1, 2, 3]), writer.submit(4), writer.submit_each([5, 6]))
+    ]
+    await asyncio.sleep(0)
+    gate.open()
+    assert await asyncio.gather(first, *tasks) == [0, [10, 20, 30], 40, [50, 60]]
+    assert commit.batches == [[0], [1, 2, 3, 4], [5, 6]]
+
+
+async def test_a_caller_that_goes_away_takes_all_its_waiting_items_back(items):
+    gate = Gate()
+    writer = GroupCommit(items, Inserting(gate))
+    first = asyncio.create_task(writer.submit(0))
+    await gate.reached()
+    leaving, staying = asyncio.create_task(writer.submit_each([1, 2])), asyncio.create_task(writer.submit(3))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    gate.open()
+    await asyncio.gather(first, staying)
+    assert await stored(items) == [0, 3]
+
+
+async def test_an_item_that_is_refused_when_its_turn_comes_is_not_begun(items):
+    gate = Gate()
+    late = set()
+    writer = GroupCommit(
+        items, Inserting(gate), refusal=lambda number: InvalidArgument("late") if number in late else None
+    )
+    first = asyncio.create_task(writer.submit(0))
+    await gate.reached()
+    many = asyncio.create_task(writer.submit_each([1, 2]))
+    rest = [asyncio.create_task(writer.submit(number)) for number in (3, 4)]
+    await asyncio.sleep(0)
+    # The one that is being committed is late as well, and is committed.
+    late.update({0, 2, 3})
+    gate.open()
+    refused, taken = await asyncio.gather(*rest, return_exceptions=True)
+    begun, late_too = await many
+    assert (await first, begun, taken) == (0, 10, 40)
+    assert isinstance(late_too, InvalidArgument)
+    assert isinstance(refused, InvalidArgument)
+    assert await stored(items) == [0, 1, 4]
+
+
+async def test_what_is_logged_about_a_batch_bears_no_callers_request_id():
+    seen = []
+
+    async def note(tx, numbers):
+        seen.append(request_id.get())
+        return numbers
+
+    token = request_id.set("r-1")
+    try:
+        await GroupCommit(NoDatabase(), note).submit(1)
+    finally:
+        request_id.reset(token)
+    assert seen == [""]
 
 
 async def test_drain_waits_for_what_was_taken_in(items):

@@ -3,6 +3,7 @@ API where it has an equivalent, at an edge in the core's process and at one apar
 `cases/README.md` says how a case is written.
 """
 
+import asyncio
 from pathlib import Path
 
 import grpc
@@ -13,6 +14,7 @@ from google.protobuf import json_format
 from tests.support.case_runner import CaseRun
 from tests.support.cases import METHODS, REASONS, load_cases, parse_cases, request_of
 from tests.support.product import product_in
+from tests.support.split import forwarded
 
 CASES = load_cases(Path(__file__).with_name("cases"))
 
@@ -39,6 +41,24 @@ async def products(template_database, tmp_path_factory):
 )
 async def test_contract(products, case, transport):
     await CaseRun(case, products[case.given.dispatcher]).over(transport)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_over_an_edge_apart_the_contract_holds_for_all_cases_at_once(products):
+    """Whatever a send shares a call to the core with, its answer is its own."""
+    before = [await forwarded(product.split) for product in products.values()]
+    runs = [
+        CaseRun(case, products[case.given.dispatcher]).over(transport)
+        for case in CASES
+        for transport in case.transports
+        if transport.startswith("split")
+    ]
+    failures = [each for each in await asyncio.gather(*runs, return_exceptions=True) if each is not None]
+    assert failures == []
+    after = [await forwarded(product.split) for product in products.values()]
+    sends, calls = (sum(now[n] - was[n] for now, was in zip(after, before, strict=True)) for n in (0, 1))
+    assert sends > 100
+    assert calls < sends
 
 
 # ---- the cases leave nothing out ---------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""One idempotency key, many requests at once: one message, one debit, identical answers (bars 3)."""
+"""One idempotency key, many requests at once: one message, one debit, identical answers (bars 3).
+
+All of it over one process, and over an edge apart that passes sends on together.
+"""
 
 import asyncio
 import collections
@@ -7,9 +10,19 @@ import pytest
 
 from hydrasms_core.messaging import store
 from tests.support.product import PHONE, product_in
+from tests.support.split import split_edge
 
 AT_ONCE = 100
 KEY = {"Idempotency-Key": "order-1"}
+
+
+@pytest.fixture(params=["one process", "an edge apart"])
+async def product(request, product):
+    if request.param == "one process":
+        yield product
+    else:
+        async with split_edge(product) as split:
+            yield split
 
 
 def as_json(content):

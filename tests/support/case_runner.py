@@ -276,6 +276,7 @@ class CaseRun:
 
 _STUBS = {
     "MessagingService": "messaging",
+    "ForwardingService": "forwarding",
     "BillingService": "billing",
     "AccountService": "accounts",
     "SimulatorService": "simulator",

@@ -17,7 +17,7 @@ from hydrasms.accounts.v1 import account_service_pb2
 from hydrasms.billing.v1 import billing_service_pb2
 from hydrasms.carriers.v1 import simulator_service_pb2
 from hydrasms.errors.v1 import error_reason_pb2
-from hydrasms.messaging.v1 import messaging_service_pb2
+from hydrasms.messaging.v1 import forwarding_service_pb2, messaging_service_pb2
 from tests.support.matching import unknown_matchers
 from tests.support.transports import TRANSPORTS
 
@@ -29,6 +29,7 @@ METHODS: dict[str, MethodDescriptor] = {
     for file in (
         account_service_pb2.DESCRIPTOR,
         billing_service_pb2.DESCRIPTOR,
+        forwarding_service_pb2.DESCRIPTOR,
         messaging_service_pb2.DESCRIPTOR,
         simulator_service_pb2.DESCRIPTOR,
     )

@@ -12,16 +12,18 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from starlette.types import ASGIApp
 
-from hydrasms.messaging.v1 import message_pb2, messaging_service_pb2_grpc
+from hydrasms.messaging.v1 import forwarding_service_pb2 as forwarding_pb
+from hydrasms.messaging.v1 import forwarding_service_pb2_grpc, message_pb2, messaging_service_pb2_grpc
 from hydrasms.messaging.v1 import messaging_service_pb2 as pb
 from hydrasms.type.v1 import phone_number_pb2
 from hydrasms_base.keys import digest_key, generate_key
 from hydrasms_base.metrics import Metrics
 from hydrasms_base.secret import Secret
-from hydrasms_core.errors import InsufficientCredits, InvalidRecipient, UnknownApiKey
+from hydrasms_core.errors import DomainError, InsufficientCredits, InvalidRecipient, UnknownApiKey
 from hydrasms_core.idempotency.model import check_key
 from hydrasms_core.messaging.model import check_content
 from hydrasms_core.messaging.numbering import parse_recipient
+from hydrasms_core.rpc.errors import to_status
 from hydrasms_core.rpc.interceptors import Errors, Pipeline
 from hydrasms_core.rpc.loopback import Loopback
 from hydrasms_edge.app import create_app
@@ -38,7 +40,9 @@ FIRST_BODY = b"recipient=+447700900000&content=Hello from Hep.gg"
 WAIT_S = 20.0
 
 
-class FakeCore(messaging_service_pb2_grpc.MessagingServiceServicer):
+class FakeCore(
+    messaging_service_pb2_grpc.MessagingServiceServicer, forwarding_service_pb2_grpc.ForwardingServiceServicer
+):
     """Answers as the core does, in the core's order: key, account, fields, balance."""
 
     def __init__(self) -> None:
@@ -48,10 +52,32 @@ class FakeCore(messaging_service_pb2_grpc.MessagingServiceServicer):
         self.inbound: list[message_pb2.InboundMessage] = []
         self.replay = False
         self.instead: Callable[[grpc.aio.ServicerContext[Any, Any]], Awaitable[None]] | None = None
-        """Runs before anything else, to misbehave."""
+        """Runs before anything else in a call, to misbehave."""
 
     async def SendMessage(self, request, context):
-        digest = await self._admit(request, context)
+        await self._misbehave(context)
+        return self._send(request, dict(context.invocation_metadata()))
+
+    async def ForwardSends(self, request, context):
+        await self._misbehave(context)
+        beside = dict(context.invocation_metadata())
+        return forwarding_pb.ForwardSendsResponse(
+            results=[self._forwarded(item, beside) for item in request.items]
+        )
+
+    def _forwarded(self, item, beside):
+        """Answer an item as the call that it stands for."""
+        request = pb.SendMessageRequest(recipient=item.recipient, content=item.content)
+        if item.HasField("idempotency_key"):
+            request.idempotency_key = item.idempotency_key
+        alone = {**beside, "hydrasms-key-digest": item.key_digest, "x-request-id": item.request_id}
+        try:
+            return forwarding_pb.ForwardedSendResult(accepted=self._send(request, alone))
+        except DomainError as error:
+            return forwarding_pb.ForwardedSendResult(refused=to_status(error))
+
+    def _send(self, request, metadata):
+        digest = self._admit(request, metadata)
         check_key(request.idempotency_key if request.HasField("idempotency_key") else None)
         try:
             number = parse_recipient(request.recipient)
@@ -77,14 +103,16 @@ class FakeCore(messaging_service_pb2_grpc.MessagingServiceServicer):
         return pb.SendMessageResponse(message=message, idempotent_replayed=self.replay)
 
     async def ListInboundMessages(self, request, context):
-        await self._admit(request, context)
+        await self._misbehave(context)
+        self._admit(request, dict(context.invocation_metadata()))
         return pb.ListInboundMessagesResponse(messages=self.inbound)
 
-    async def _admit(self, request, context):
-        metadata = dict(context.invocation_metadata())
-        self.calls.append((request, metadata))
+    async def _misbehave(self, context):
         if self.instead is not None:
             await self.instead(context)
+
+    def _admit(self, request, metadata):
+        self.calls.append((request, metadata))
         digest = metadata["hydrasms-key-digest"]
         if digest in self.refusals:
             raise self.refusals[digest]
@@ -213,6 +241,7 @@ def _pipeline() -> Pipeline:
 
 def _add(core: FakeCore, health: health_aio.HealthServicer, server: Any) -> None:
     messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(core, server)
+    forwarding_service_pb2_grpc.add_ForwardingServiceServicer_to_server(core, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
 
 

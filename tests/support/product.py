@@ -18,7 +18,7 @@ from hydrasms.accounts.v1 import account_service_pb2_grpc
 from hydrasms.billing.v1 import billing_service_pb2 as billing_pb
 from hydrasms.billing.v1 import billing_service_pb2_grpc
 from hydrasms.carriers.v1 import simulator_service_pb2_grpc
-from hydrasms.messaging.v1 import message_pb2, messaging_service_pb2_grpc
+from hydrasms.messaging.v1 import forwarding_service_pb2_grpc, message_pb2, messaging_service_pb2_grpc
 from hydrasms.messaging.v1 import messaging_service_pb2 as messaging_pb
 from hydrasms_app.compose import Running, running, running_edge
 from hydrasms_app.compose.listeners import Listener, TcpListener, UnixListener
@@ -51,6 +51,11 @@ class TestAccount:
     key: str
     key_id: str
 
+    @property
+    def digest(self) -> str:
+        """What stands for the key inside."""
+        return digest_key(self.key)
+
 
 class Stubs:
     """Every service behind one channel."""
@@ -58,6 +63,7 @@ class Stubs:
     def __init__(self, channel: Any) -> None:
         self.channel = channel
         self.messaging: Any = messaging_service_pb2_grpc.MessagingServiceStub(channel)
+        self.forwarding: Any = forwarding_service_pb2_grpc.ForwardingServiceStub(channel)
         self.billing: Any = billing_service_pb2_grpc.BillingServiceStub(channel)
         self.accounts: Any = account_service_pb2_grpc.AccountServiceStub(channel)
         self.simulator: Any = simulator_service_pb2_grpc.SimulatorServiceStub(channel)
@@ -241,12 +247,12 @@ async def product_in(
         listeners = _listeners(data_dir) if everywhere else None
         server = await stack.enter_async_context(running(chosen, dispatcher=dispatcher, listeners=listeners))
         channels = await stack.enter_async_context(channels_to(server.core_addresses))
-        http = await stack.enter_async_context(_client(server.http_port))
+        http = await stack.enter_async_context(client_of(server.http_port))
         split = None
         if everywhere:
             apart = chosen.model_copy(update={"core_address": server.core_addresses[1]})
             edge = await stack.enter_async_context(running_edge(apart))
-            split = await stack.enter_async_context(_client(edge.http_port))
+            split = await stack.enter_async_context(client_of(edge.http_port))
             await eventually(lambda: _is_ready(split), what="a split edge that is ready")
         yield Product(server, http, channels, data_dir, split)
         if server.failure.done():
@@ -263,7 +269,8 @@ def _listeners(data_dir: Path) -> list[Listener]:
     ]
 
 
-def _client(port: int) -> httpx2.AsyncClient:
+def client_of(port: int) -> httpx2.AsyncClient:
+    """Return a client of the REST API on a port."""
     return httpx2.AsyncClient(
         base_url=f"http://127.0.0.1:{port}",
         timeout=TIMEOUT_S,

@@ -1,4 +1,7 @@
-"""The public contract, answer by answer; whether the core is in memory or behind a socket makes no difference."""
+"""The public contract, answer by answer.
+
+Whether the core is in memory or behind a socket, and whether sends go there together, makes no difference.
+"""
 
 import asyncio
 
@@ -24,12 +27,12 @@ from tests.support.edge import (
 TOO_LARGE = b"content=" + b"x" * 65_536
 
 
-@pytest.fixture(params=["loopback", "socket"])
+@pytest.fixture(params=["loopback", "socket", "socket, coalescing"])
 async def edge(request):
     if request.param == "loopback":
         yield make_edge()
     else:
-        async with edge_over_a_socket() as opened:
+        async with edge_over_a_socket(coalesce=request.param != "socket") as opened:
             yield opened
 
 

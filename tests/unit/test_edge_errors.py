@@ -214,11 +214,15 @@ def test_what_does_not_pass_says_nothing_of_the_sort():
 # ---- over the whole edge ---------------------------------------------------------------------------------
 
 
+coalescing_or_not = pytest.mark.parametrize("coalesce", [False, True], ids=["unary", "coalescing"])
+
+
+@coalescing_or_not
 @pytest.mark.parametrize(
     ("code", "status"), [("UNAVAILABLE", 503), ("RESOURCE_EXHAUSTED", 429), ("ABORTED", 409)]
 )
-async def test_a_bare_status_of_the_core_is_shown(code, status):
-    async with edge_over_a_socket() as edge:
+async def test_a_bare_status_of_the_core_is_shown(code, status, coalesce):
+    async with edge_over_a_socket(coalesce=coalesce) as edge:
 
         async def refuse(context):
             await context.abort(grpc.StatusCode[code], "a secret detail")
@@ -241,9 +245,13 @@ async def assert_too_slow_is_504(edge):
     assert reply.headers["retry-after"] == "1"
 
 
-async def test_a_core_that_is_too_slow_is_504():
+async def test_a_core_in_memory_that_is_too_slow_is_504():
     await assert_too_slow_is_504(make_edge(deadline_s=0.05))
-    async with edge_over_a_socket(deadline_s=0.2) as edge:
+
+
+@coalescing_or_not
+async def test_a_core_behind_a_socket_that_is_too_slow_is_504(coalesce):
+    async with edge_over_a_socket(deadline_s=0.2, coalesce=coalesce) as edge:
         await assert_too_slow_is_504(edge)
 
 

@@ -1,21 +1,24 @@
-"""hydrasms.messaging.v1.MessagingService: what its servicer asks of the service, and what it answers."""
+"""The services of hydrasms.messaging.v1: what their servicers ask of the use cases, and what they answer."""
 
 from typing import Any
 
 import pytest
 
+from hydrasms.messaging.v1 import forwarding_service_pb2 as forwarding_pb
 from hydrasms.messaging.v1 import message_pb2
 from hydrasms.messaging.v1 import messaging_service_pb2 as messaging_pb
 from hydrasms_core import errors
 from hydrasms_core.caller import Caller
 from hydrasms_core.messaging import model as messaging
 from hydrasms_core.messaging.numbering import PhoneNumber
-from hydrasms_core.messaging.servicer import MessagingServicer
+from hydrasms_core.messaging.servicer import ForwardingServicer, MessagingServicer
 from hydrasms_core.messaging.text import Encoding
 from hydrasms_core.paging import Page
+from hydrasms_core.rpc.errors import to_status
 from tests.support.servicers import ask
 
 MESSAGING = messaging_pb.DESCRIPTOR.services_by_name["MessagingService"]
+FORWARDING = forwarding_pb.DESCRIPTOR.services_by_name["ForwardingService"]
 ALICE = Caller(account_id="alice")
 SERVICE = Caller(account_id=None)
 AT_MS = 1_780_049_700_007
@@ -104,6 +107,50 @@ def test_a_batch_keeps_the_order_of_its_items_and_packs_each_outcome():
     accepted, refused = response.results
     assert (accepted.WhichOneof("outcome"), accepted.accepted.message.id) == ("accepted", "m1")
     assert (refused.WhichOneof("outcome"), refused.refused.code) == ("refused", 3)
+
+
+@pytest.mark.parametrize("key", [None, "", "k"])
+@pytest.mark.parametrize("replayed", [False, True])
+def test_what_an_edge_passes_on_is_unpacked_and_each_outcome_packed_as_a_single_calls(key, replayed):
+    refusal = errors.InsufficientCredits(2, 3)
+    asked, response = ask(
+        FORWARDING,
+        ForwardingServicer,
+        "ForwardSends",
+        forwarding_pb.ForwardSendsRequest(
+            items=[
+                forwarding_pb.ForwardedSend(
+                    key_digest="d1",
+                    request_id="r-1",
+                    recipient="+1",
+                    content="Grüße",
+                    idempotency_key=key,
+                    timeout_ms=9_999,
+                ),
+                forwarding_pb.ForwardedSend(key_digest="d2", request_id="r-2"),
+            ]
+        ),
+        SERVICE,
+        {"send_each": [messaging.Accepted(MESSAGE, replayed=replayed), refusal]},
+    )
+    assert asked == (
+        "send_each",
+        [
+            messaging.Forwarded("d1", "r-1", messaging.Draft("+1", "Grüße", key), 9_999),
+            messaging.Forwarded("d2", "r-2", messaging.Draft("", ""), 0),
+        ],
+    )
+    accepted, refused = response.results
+    _, single = ask_messaging(
+        "SendMessage",
+        messaging_pb.SendMessageRequest(),
+        send=messaging.Accepted(MESSAGE, replayed=replayed),
+    )
+    assert accepted.accepted == single
+    assert accepted.accepted.SerializeToString(deterministic=True) == single.SerializeToString(
+        deterministic=True
+    )
+    assert refused.refused == to_status(refusal)
 
 
 def test_an_estimate_is_packed_with_the_character_and_without():

@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     """The least that is logged."""
     log_format: Literal["auto", "json", "text"] = "auto"
     """json, text, or auto: text on a terminal and json elsewhere."""
+    coalesce: bool = True
+    """Whether an edge passes concurrent sends on to a core in another process together."""
     reflection: bool = False
     """Whether the core describes itself to tools such as grpcurl."""
 

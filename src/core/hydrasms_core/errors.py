@@ -210,3 +210,13 @@ class DeadlinePassed(DomainError):
 
     kind = Kind.DEADLINE_EXCEEDED
     reason = "DEADLINE_EXCEEDED"
+
+    def __init__(self, message: str = "The answer took too long.") -> None:
+        super().__init__(message)
+
+
+class InternalError(DomainError):
+    """A fault of ours; the log has the detail, the caller has the request id."""
+
+    def __init__(self) -> None:
+        super().__init__("Internal error. The log has more under this call's request id.")

@@ -1,6 +1,7 @@
 """The edge as an ASGI application: its paths, what each answers to, and what becomes of errors."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import grpc
 from grpc.aio import AioRpcError
@@ -8,14 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from hydrasms.messaging.v1.forwarding_service_pb2_grpc import ForwardingServiceStub
 from hydrasms.messaging.v1.messaging_service_pb2_grpc import MessagingServiceStub
 from hydrasms_base.log import get_logger
 from hydrasms_base.metrics import Metrics
 from hydrasms_base.secret import Secret
+from hydrasms_edge.coalescing import Coalescer
 from hydrasms_edge.errors import ApiError, core_reason, from_core, present
 from hydrasms_edge.observe import Observation
 from hydrasms_edge.operations import Operations
-from hydrasms_edge.public import PublicMessages, online
+from hydrasms_edge.public import PublicMessages, SendMessage, online
 from hydrasms_edge.scope import ROUTE, request_id_of
 from hydrasms_edge.settings import EdgeSettings
 
@@ -28,7 +31,13 @@ def create_app(
     channel: grpc.aio.Channel, token: Secret | None, metrics: Metrics, settings: EdgeSettings
 ) -> ASGIApp:
     """Return the edge for a core behind a channel, which the service token opens, or the channel's certificate."""
-    public = PublicMessages(MessagingServiceStub(channel), token, settings)
+    messaging: Any = MessagingServiceStub(channel)
+    send: SendMessage = messaging.SendMessage
+    # A core in this process is called without a socket, and nothing is saved by calling it less often.
+    if settings.coalesce and isinstance(channel, grpc.aio.Channel):
+        forwarding: Any = ForwardingServiceStub(channel)
+        send = Coalescer(forwarding, token, metrics).send
+    public = PublicMessages(messaging, send, token, settings)
     operations = Operations(channel, metrics, settings.readiness_deadline_s)
     paths = {
         "/api/messages": Resource("/api/messages", {"GET": public.list_inbound, "POST": public.send}),

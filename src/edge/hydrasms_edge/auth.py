@@ -1,10 +1,16 @@
-"""Who calls: the API key, which is the whole value of the Authorization header."""
+"""Who calls: the API key, which is the whole value of the Authorization header; and what the edge itself shows."""
 
 from starlette.types import Scope
 
 from hydrasms_base.keys import digest_key, is_plausible
+from hydrasms_base.secret import Secret
 from hydrasms_edge.errors import ApiError
 from hydrasms_edge.scope import header_values
+
+
+def credential(token: Secret | None) -> tuple[tuple[str, str], ...]:
+    """Return what opens the core to the edge, beside every call; nothing where the channel's certificate does."""
+    return () if token is None else (("authorization", f"Bearer {token.reveal()}"),)
 
 
 def key_digest(scope: Scope) -> str:

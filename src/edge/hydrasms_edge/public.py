@@ -1,6 +1,7 @@
 """The endpoints of the public contract, field for field."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 from grpc.aio import AioRpcError
@@ -9,11 +10,15 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from hydrasms.messaging.v1 import message_pb2
-from hydrasms.messaging.v1.messaging_service_pb2 import ListInboundMessagesRequest, SendMessageRequest
+from hydrasms.messaging.v1.messaging_service_pb2 import (
+    ListInboundMessagesRequest,
+    SendMessageRequest,
+    SendMessageResponse,
+)
 from hydrasms_base.clock import iso_millis
 from hydrasms_base.secret import Secret
 from hydrasms_edge.answers import Answer
-from hydrasms_edge.auth import key_digest
+from hydrasms_edge.auth import credential, key_digest
 from hydrasms_edge.body import read_message_fields
 from hydrasms_edge.errors import ApiError, core_reason
 from hydrasms_edge.scope import header_values, request_id_of
@@ -31,6 +36,16 @@ _ONLINE = orjson.dumps({"data": "SMS API Online", "server": "Team Hydra"})
 _Metadata = tuple[tuple[str, str], ...]
 
 
+class SendMessage(Protocol):
+    """Accepts one message, as the stub's method of that name does."""
+
+    def __call__(
+        self, request: SendMessageRequest, /, *, timeout: float, metadata: _Metadata
+    ) -> Awaitable[SendMessageResponse]:
+        """Return the answer, or raise AioRpcError."""
+        ...
+
+
 async def online(_: Request) -> Response:
     """Say that the edge is up, whatever the core does."""
     return Response(_ONLINE, media_type="application/json")
@@ -40,12 +55,15 @@ class PublicMessages:
     """Sends messages and lists the inbound ones for whoever holds the request's API key."""
 
     def __init__(
-        self, messaging: "MessagingServiceAsyncStub", token: Secret | None, settings: EdgeSettings
+        self,
+        messaging: "MessagingServiceAsyncStub",
+        send: SendMessage,
+        token: Secret | None,
+        settings: EdgeSettings,
     ) -> None:
         self._messaging = messaging
-        self._credential: _Metadata = (
-            () if token is None else (("authorization", f"Bearer {token.reveal()}"),)
-        )
+        self._send = send
+        self._credential = credential(token)
         self._settings = settings
 
     async def send(self, request: Request) -> Response:
@@ -55,7 +73,7 @@ class PublicMessages:
         fields = await read_message_fields(scope, request.receive, self._settings.max_body_bytes)
         recipient, content = _storable(fields.recipient), _storable(fields.content)
         try:
-            sent = await self._messaging.SendMessage(
+            sent = await self._send(
                 SendMessageRequest(
                     recipient=recipient, content=content, idempotency_key=_idempotency_key(scope)
                 ),

@@ -14,3 +14,5 @@ class EdgeSettings(BaseModel):
     """How long the core may take to say that it serves, in seconds."""
     max_body_bytes: int = Field(default=65_536, gt=0)
     """The largest request body that is read."""
+    coalesce: bool = True
+    """Whether sends to a core in another process gather in fewer calls."""

@@ -7,7 +7,12 @@ from typing import Any
 from hydrasms.accounts.v1 import account_service_pb2, account_service_pb2_grpc
 from hydrasms.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
 from hydrasms.carriers.v1 import simulator_service_pb2, simulator_service_pb2_grpc
-from hydrasms.messaging.v1 import messaging_service_pb2, messaging_service_pb2_grpc
+from hydrasms.messaging.v1 import (
+    forwarding_service_pb2,
+    forwarding_service_pb2_grpc,
+    messaging_service_pb2,
+    messaging_service_pb2_grpc,
+)
 from hydrasms_app.compose.listeners import Listener
 from hydrasms_app.compose.process import Process
 from hydrasms_app.database import lanes_of, open_signal
@@ -23,8 +28,9 @@ from hydrasms_core.accounts.service import Accounts
 from hydrasms_core.accounts.servicer import AccountServicer
 from hydrasms_core.carriers.simulator.servicer import SimulatorServicer
 from hydrasms_core.db.transaction import Database
+from hydrasms_core.messaging.forwarding import Forwarding
 from hydrasms_core.messaging.service import Messaging
-from hydrasms_core.messaging.servicer import MessagingServicer
+from hydrasms_core.messaging.servicer import ForwardingServicer, MessagingServicer
 from hydrasms_core.rpc.auth import Authentication, ServiceTokens, account_methods
 from hydrasms_core.rpc.interceptors import Deadlines, Errors, Observation, Pipeline, RequestIds
 from hydrasms_core.rpc.server import GrpcServer
@@ -34,6 +40,7 @@ _FILES = (
     account_service_pb2.DESCRIPTOR,
     billing_service_pb2.DESCRIPTOR,
     messaging_service_pb2.DESCRIPTOR,
+    forwarding_service_pb2.DESCRIPTOR,
     simulator_service_pb2.DESCRIPTOR,
 )
 _DRAIN_S = 10.0
@@ -107,6 +114,9 @@ def _server(
         )
         messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(
             MessagingServicer(messaging), server
+        )
+        forwarding_service_pb2_grpc.add_ForwardingServiceServicer_to_server(
+            ForwardingServicer(Forwarding(messaging, directory, clock)), server
         )
         simulator_service_pb2_grpc.add_SimulatorServiceServicer_to_server(SimulatorServicer(database), server)
 

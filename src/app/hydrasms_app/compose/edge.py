@@ -32,7 +32,7 @@ async def start_edge(
 
     When the process ends, no new connection is taken and the requests in progress are answered.
     """
-    app = create_app(channel, token, process.metrics, EdgeSettings())
+    app = create_app(channel, token, process.metrics, EdgeSettings(coalesce=settings.coalesce))
     http = HttpServer(app, settings.http_host, settings.http_port)
     try:
         port = await http.start()

@@ -87,11 +87,7 @@ class AccessDirectory:
         key = self._keys.get(digest)
         if key is None:
             key = await self._find_key(digest, oldest)
-        if not key.enabled:
-            raise ApiKeyDisabled("This API key is disabled.")
-        if key.expires_at_ms is not None and key.expires_at_ms <= self._clock.now_ms():
-            raise ApiKeyDisabled("This API key is past its end.")
-        return key.account_id
+        return self._account_of(key)
 
     async def require_account(self, account_id: str) -> None:
         """Return where there is such an account; raises NotFound or StoreUnavailable."""
@@ -102,16 +98,50 @@ class AccessDirectory:
 
         Raises NotFound, AccountSuspended, SendingNotEnabled or StoreUnavailable.
         """
-        account = await self._account(account_id)
-        if account.suspended:
-            raise AccountSuspended("This account is suspended.")
-        if not account.sending_enabled:
-            raise SendingNotEnabled("This account may not send messages yet.")
+        _check_sending(await self._account(account_id))
+
+    async def sender_of(self, digest: str) -> str:
+        """Return the account that a key speaks for, where it may send; raises as the two calls above, in turn."""
+        account_id = self.known_sender(digest)
+        if account_id is None:
+            account_id = await self.account_of(digest)
+            await self.require_sending(account_id)
+        return account_id
+
+    def known_sender(self, digest: str) -> str | None:
+        """Do as `sender_of` from memory alone; None where only the database can tell.
+
+        For callers with many keys in hand, who call `refresh` first: a task for each costs more than the rest.
+        """
+        if self._checked_at < self._clock.monotonic() - MAX_AGE_S:
+            return None
+        key = self._keys.get(digest)
+        if key is None:
+            return None
+        account_id = self._account_of(key)
+        account = self._accounts.get(account_id)
+        if account is None:
+            return None
+        _check_sending(account)
+        return account_id
+
+    async def refresh(self) -> None:
+        """Read the version where what was read of it is too old to be trusted; raises StoreUnavailable."""
+        oldest = self._clock.monotonic() - MAX_AGE_S
+        if self._checked_at < oldest:
+            await self._check_version(oldest)
 
     def recheck(self) -> None:
         """Trust nothing until the version has been read again; to be called after every commit of a change."""
         self._epoch += 1
         self._checked_at = -math.inf
+
+    def _account_of(self, key: KeyAccess) -> str:
+        if not key.enabled:
+            raise ApiKeyDisabled("This API key is disabled.")
+        if key.expires_at_ms is not None and key.expires_at_ms <= self._clock.now_ms():
+            raise ApiKeyDisabled("This API key is past its end.")
+        return key.account_id
 
     async def _account(self, account_id: str) -> AccountAccess:
         oldest = self._clock.monotonic() - MAX_AGE_S
@@ -209,3 +239,10 @@ class AccessDirectory:
         if len(rows) >= self._max_entries and name not in rows:
             rows.popitem(last=False)
         rows[name] = row
+
+
+def _check_sending(account: AccountAccess) -> None:
+    if account.suspended:
+        raise AccountSuspended("This account is suspended.")
+    if not account.sending_enabled:
+        raise SendingNotEnabled("This account may not send messages yet.")

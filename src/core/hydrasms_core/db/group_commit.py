@@ -5,9 +5,10 @@ one caller each batch is one item. There is no timer, so nobody waits for a batc
 """
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from hydrasms_base.log import get_logger
 from hydrasms_core.db.transaction import Database, Transaction
@@ -15,6 +16,7 @@ from hydrasms_core.errors import DomainError, Overloaded
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
+Outcome_contra = TypeVar("Outcome_contra", contravariant=True)
 
 Commit = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Outcome | DomainError]]]
 """Works on a batch inside one transaction and returns one outcome an item, in the same order. An item's own
@@ -26,16 +28,72 @@ Landed = Callable[[Transaction, Sequence[Item], Sequence[Outcome | DomainError]]
 log = get_logger(__name__)
 
 
+class _Answer(Protocol[Outcome_contra]):
+    """Where an item's outcome goes; futures are such."""
+
+    def done(self) -> bool:
+        """Tell whether nobody waits for it any more."""
+        ...
+
+    def set_result(self, result: Outcome_contra, /) -> None:
+        """Hand the outcome over."""
+        ...
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Hand over why there is none."""
+        ...
+
+
 class _Waiting(NamedTuple, Generic[Item, Outcome]):
     item: Item
-    answer: "asyncio.Future[Outcome]"
+    answer: _Answer[Outcome]
+
+
+class _Together(Generic[Outcome]):
+    """The outcomes of items that were submitted together, and who waits for the last of them.
+
+    A future an item costs several times what this does.
+    """
+
+    __slots__ = ("all_there", "missing", "outcomes")
+
+    def __init__(self, count: int) -> None:
+        self.outcomes: list[Outcome | Exception] = [_NO_OUTCOME] * count
+        self.missing = count
+        self.all_there: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class _Share(Generic[Outcome]):
+    """The place of one item's outcome among them."""
+
+    __slots__ = ("_place", "_together")
+
+    def __init__(self, together: _Together[Outcome], place: int) -> None:
+        self._together = together
+        self._place = place
+
+    def done(self) -> bool:
+        return self._together.all_there.done()
+
+    def set_result(self, result: Outcome | Exception, /) -> None:
+        together = self._together
+        together.outcomes[self._place] = result
+        together.missing -= 1
+        if not together.missing and not together.all_there.done():
+            together.all_there.set_result(None)
+
+    set_exception = set_result
+
+
+_NO_OUTCOME = RuntimeError("nothing became of the item")
 
 
 class GroupCommit(Generic[Item, Outcome]):
     """Gathers items into transactions and hands every caller its own outcome.
 
     `max_batch` bounds a transaction, `max_waiting` the queue: past it callers get Overloaded at once. No outcome
-    is handed out before its transaction is durable.
+    is handed out before its transaction is durable. `refusal` is asked about each item when its turn has come: what
+    it returns is the item's outcome, and nothing is done for it.
     """
 
     def __init__(
@@ -46,12 +104,14 @@ class GroupCommit(Generic[Item, Outcome]):
         *,
         max_batch: int = 256,
         max_waiting: int = 10_000,
+        refusal: Callable[[Item], DomainError | None] = lambda _: None,
     ) -> None:
         self._database = database
         self._commit = commit
         self._landed = landed
         self._max_batch = max_batch
         self._max_waiting = max_waiting
+        self._refusal = refusal
         self._queue: deque[_Waiting[Item, Outcome]] = deque()
         self._running: asyncio.Task[None] | None = None
 
@@ -61,48 +121,74 @@ class GroupCommit(Generic[Item, Outcome]):
         Raises the item's own DomainError, Overloaded where too many wait, and StoreUnavailable where the
         database refuses. A caller that is cancelled while its item waits takes the item back.
         """
-        answer = self._enqueue([item])[0]
+        if len(self._queue) >= self._max_waiting:
+            raise Overloaded
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(item, answer))
+        self._see_to_the_queue()
         return await answer
 
     async def submit_all(self, items: Sequence[Item]) -> list[Outcome | DomainError]:
-        """Have many items committed and return their outcomes in order, each its own."""
-        answers = self._enqueue(items)
-        settled = await asyncio.gather(*answers, return_exceptions=True)
+        """Have many items committed and return their outcomes in order, each its own.
+
+        Raises Overloaded where there is no room for all of them, and what is no item's own error.
+        """
+        if len(self._queue) + len(items) > self._max_waiting:
+            raise Overloaded
         outcomes: list[Outcome | DomainError] = []
-        for outcome in settled:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, DomainError):
+        for outcome in await self.submit_each(items):
+            if isinstance(outcome, Exception) and not isinstance(outcome, DomainError):
                 raise outcome
             outcomes.append(outcome)
         return outcomes
+
+    async def submit_each(self, items: Sequence[Item]) -> list[Outcome | Exception]:
+        """Do as `submit` for each of many items; what it would raise for one stands in the place of its outcome."""
+        if not items:
+            return []
+        together: _Together[Outcome] = _Together(len(items))
+        for place, item in enumerate(items):
+            share = _Share(together, place)
+            if len(self._queue) < self._max_waiting:
+                self._queue.append(_Waiting(item, share))
+            else:
+                share.set_exception(Overloaded())
+        self._see_to_the_queue()
+        await together.all_there
+        return together.outcomes
 
     async def drain(self) -> None:
         """Wait until nothing is waiting or being committed."""
         while self._running is not None:
             await asyncio.wait([self._running])
 
-    def _enqueue(self, items: Sequence[Item]) -> list["asyncio.Future[Outcome]"]:
-        if len(self._queue) + len(items) > self._max_waiting:
-            raise Overloaded
-        loop = asyncio.get_running_loop()
-        waiting: list[_Waiting[Item, Outcome]] = [_Waiting(item, loop.create_future()) for item in items]
-        self._queue.extend(waiting)
-        if self._running is None:
-            self._running = loop.create_task(self._run())
-        return [each.answer for each in waiting]
+    def _see_to_the_queue(self) -> None:
+        if self._running is None and self._queue:
+            # In no caller's context: what is logged about a batch is no one request's.
+            self._running = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
 
     async def _run(self) -> None:
         try:
             while self._queue:
-                batch: list[_Waiting[Item, Outcome]] = []
-                while self._queue and len(batch) < self._max_batch:
-                    waiting = self._queue.popleft()
-                    # A caller that went away before its turn wants nothing done.
-                    if not waiting.answer.done():
-                        batch.append(waiting)
+                batch = self._next_batch()
                 if batch:
                     await self._commit_batch(batch)
         finally:
             self._running = None
+
+    def _next_batch(self) -> list[_Waiting[Item, Outcome]]:
+        batch: list[_Waiting[Item, Outcome]] = []
+        while self._queue and len(batch) < self._max_batch:
+            waiting = self._queue.popleft()
+            # A caller that went away before its turn wants nothing done.
+            if waiting.answer.done():
+                continue
+            refusal = self._refusal(waiting.item)
+            if refusal is None:
+                batch.append(waiting)
+            else:
+                waiting.answer.set_exception(refusal)
+        return batch
 
     async def _commit_batch(self, batch: list[_Waiting[Item, Outcome]]) -> None:
         try:

@@ -1,5 +1,6 @@
 """Accepting sends: what one transaction does with a batch of them."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,12 +15,16 @@ Outcome = Accepted | DomainError
 
 
 class Send(NamedTuple):
-    """A checked send: the message that it will be, who asks, and its idempotency key where it has one."""
+    """A checked send: the message that it will be, who asks, and its idempotency key where it has one.
+
+    Past `deadline`, of the monotonic clock, nobody waits for it any more and it is not to be begun.
+    """
 
     message: Message
     actor: str
     key: str | None
     fingerprint: str
+    deadline: float = math.inf
 
 
 class Acceptance:

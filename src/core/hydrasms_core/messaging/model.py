@@ -68,6 +68,15 @@ class Draft(NamedTuple):
     idempotency_key: str | None = None
 
 
+class Forwarded(NamedTuple):
+    """A draft that an edge passes on for the holder of an API key, who waits so long for what becomes of it."""
+
+    key_digest: str
+    request_id: str
+    draft: Draft
+    timeout_ms: int
+
+
 class Message(NamedTuple):
     """A message that was accepted. Times are milliseconds since 1970 UTC."""
 

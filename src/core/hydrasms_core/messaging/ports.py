@@ -64,3 +64,22 @@ class Lanes(Protocol):
     async def of(self, account_id: str) -> int:
         """Return the lane of an account, from 0; raises StoreUnavailable."""
         ...
+
+
+class SendingKeys(Protocol):
+    """Which API keys there are and whether their accounts may send, for sends that come many at once."""
+
+    async def refresh(self) -> None:
+        """Let `known_sender` know as much as it can; raises StoreUnavailable."""
+        ...
+
+    def known_sender(self, digest: str) -> str | None:
+        """Return what `sender_of` would, and raise what it would, at once; None where it would have to look."""
+        ...
+
+    async def sender_of(self, digest: str) -> str:
+        """Return the account that a key speaks for, where the account may send.
+
+        Raises, in this order: UnknownApiKey, ApiKeyDisabled; NotFound, AccountSuspended, SendingNotEnabled.
+        """
+        ...

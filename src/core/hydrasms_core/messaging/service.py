@@ -1,5 +1,7 @@
 """What one may do with messages."""
 
+import asyncio
+import math
 from collections.abc import Callable, Sequence
 
 from hydrasms_base.clock import Clock
@@ -7,6 +9,7 @@ from hydrasms_base.ids import is_id, new_id
 from hydrasms_core.db.group_commit import GroupCommit
 from hydrasms_core.db.transaction import Database, Transaction
 from hydrasms_core.errors import (
+    DeadlinePassed,
     DomainError,
     InvalidArgument,
     InvalidRecipient,
@@ -65,6 +68,7 @@ class Messaging:
                     acceptance.landed,
                     max_batch=settings.max_batch,
                     max_waiting=settings.max_waiting,
+                    refusal=self._refusal_of_late,
                 )
             )
 
@@ -76,7 +80,7 @@ class Messaging:
         was debited, stored or sent.
         """
         await self._accounts.require_sending(account_id)
-        send = self._checked(account_id, draft, actor)
+        send = self.checked(account_id, draft, actor=actor)
         accepted = await (await self._writer(account_id)).submit(send)
         if not accepted.replayed:
             self._wake()
@@ -92,6 +96,44 @@ class Messaging:
         settled = iter(await (await self._writer(account_id)).submit_all(sends))
         self._wake()
         return [next(settled) if isinstance(each, Send) else each for each in checked]
+
+    def checked(self, account_id: str, draft: Draft, *, actor: str, deadline: float = math.inf) -> Send:
+        """Return a draft of an account that may send as what `accept_each` takes.
+
+        Raises, in this order: InvalidIdempotencyKey, InvalidRecipient, InvalidContent.
+        """
+        key = check_key(draft.idempotency_key)
+        recipient = _recipient(draft.recipient)
+        content = check_content(draft.content)
+        shape = measure(content)
+        now_ms = self._clock.now_ms()
+        message = Message(
+            id=new_id(),
+            account_id=account_id,
+            sender=self._settings.sent_from,
+            recipient=recipient,
+            content=content,
+            status=Status.QUEUED,
+            credits=self._credits.price(content),
+            encoding=shape.encoding,
+            segments=shape.segments,
+            created_at_ms=now_ms,
+            updated_at_ms=now_ms,
+            expires_at_ms=now_ms + self._settings.validity_s * 1000,
+        )
+        return Send(
+            message, actor, key, "" if key is None else fingerprint(recipient.e164, content), deadline
+        )
+
+    async def accept_each(self, sends: Sequence[Send]) -> list[Accepted | Exception]:
+        """Accept sends of any accounts, each on its own, and return what became of each, in order.
+
+        A DomainError is its caller's to see; any other exception is a fault of ours.
+        """
+        settled = await self._submit_each(sends)
+        if any(isinstance(each, Accepted) and not each.replayed for each in settled):
+            self._wake()
+        return settled
 
     async def estimate(self, account_id: str, content: str) -> Estimate:
         """Say what a text costs an account and how it travels; raises NotFound and InvalidContent."""
@@ -154,6 +196,25 @@ class Messaging:
         for writer in self._writers:
             await writer.drain()
 
+    async def _submit_each(self, sends: Sequence[Send]) -> list[Accepted | Exception]:
+        if len(self._writers) == 1:
+            return await self._writers[0].submit_each(sends)
+        lanes: dict[int, list[int]] = {}
+        for place, send in enumerate(sends):
+            lanes.setdefault(await self._lanes.of(send.message.account_id), []).append(place)
+        parts = await asyncio.gather(
+            *(
+                self._writers[lane].submit_each([sends[place] for place in places])
+                for lane, places in lanes.items()
+            )
+        )
+        settled = {
+            place: outcome
+            for places, part in zip(lanes.values(), parts, strict=True)
+            for place, outcome in zip(places, part, strict=True)
+        }
+        return [settled[place] for place in range(len(sends))]
+
     async def _writer(self, account_id: str) -> GroupCommit[Send, Accepted]:
         return self._writers[await self._lanes.of(account_id)]
 
@@ -165,31 +226,12 @@ class Messaging:
 
     def _checked_or_refused(self, account_id: str, draft: Draft, actor: str) -> Send | DomainError:
         try:
-            return self._checked(account_id, draft, actor)
+            return self.checked(account_id, draft, actor=actor)
         except DomainError as error:
             return error
 
-    def _checked(self, account_id: str, draft: Draft, actor: str) -> Send:
-        key = check_key(draft.idempotency_key)
-        recipient = _recipient(draft.recipient)
-        content = check_content(draft.content)
-        shape = measure(content)
-        now_ms = self._clock.now_ms()
-        message = Message(
-            id=new_id(),
-            account_id=account_id,
-            sender=self._settings.sent_from,
-            recipient=recipient,
-            content=content,
-            status=Status.QUEUED,
-            credits=self._credits.price(content),
-            encoding=shape.encoding,
-            segments=shape.segments,
-            created_at_ms=now_ms,
-            updated_at_ms=now_ms,
-            expires_at_ms=now_ms + self._settings.validity_s * 1000,
-        )
-        return Send(message, actor, key, "" if key is None else fingerprint(recipient.e164, content))
+    def _refusal_of_late(self, send: Send) -> DomainError | None:
+        return DeadlinePassed() if send.deadline <= self._clock.monotonic() else None
 
 
 def _recipient(text: str) -> PhoneNumber:

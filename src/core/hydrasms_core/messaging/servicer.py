@@ -1,9 +1,11 @@
-"""hydrasms.messaging.v1.MessagingService."""
+"""The services of hydrasms.messaging.v1."""
 
+from hydrasms.messaging.v1 import forwarding_service_pb2 as forwarding_pb
+from hydrasms.messaging.v1 import forwarding_service_pb2_grpc, messaging_service_pb2_grpc
 from hydrasms.messaging.v1 import messaging_service_pb2 as pb
-from hydrasms.messaging.v1 import messaging_service_pb2_grpc
 from hydrasms_core.caller import caller
 from hydrasms_core.messaging import wire
+from hydrasms_core.messaging.forwarding import Forwarding
 from hydrasms_core.messaging.service import Messaging
 from hydrasms_core.rpc.interceptors import Context
 
@@ -68,3 +70,16 @@ class MessagingServicer(messaging_service_pb2_grpc.MessagingServiceServicer):
         return wire.inbound_messages(
             await self._messaging.list_inbound(account_id, request.page_size, request.page_token)
         )
+
+
+class ForwardingServicer(forwarding_service_pb2_grpc.ForwardingServiceServicer):
+    """Unpacks what edges pass on, calls the use case and packs answers."""
+
+    def __init__(self, forwarding: Forwarding) -> None:
+        self._forwarding = forwarding
+
+    async def ForwardSends(
+        self, request: forwarding_pb.ForwardSendsRequest, context: Context
+    ) -> forwarding_pb.ForwardSendsResponse:
+        """Accept the sends of many callers, each on its own."""
+        return wire.forwarding(await self._forwarding.send_each(wire.forwarded(request)))

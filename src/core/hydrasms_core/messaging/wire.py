@@ -2,10 +2,18 @@
 
 from collections.abc import Sequence
 
-from hydrasms.messaging.v1 import message_pb2, messaging_service_pb2
+from hydrasms.messaging.v1 import forwarding_service_pb2, message_pb2, messaging_service_pb2
 from hydrasms_core.errors import DomainError
 from hydrasms_core.messaging.accept import Outcome
-from hydrasms_core.messaging.model import Accepted, Draft, Estimate, InboundMessage, Message, Status
+from hydrasms_core.messaging.model import (
+    Accepted,
+    Draft,
+    Estimate,
+    Forwarded,
+    InboundMessage,
+    Message,
+    Status,
+)
 from hydrasms_core.messaging.text import Encoding
 from hydrasms_core.paging import Page
 from hydrasms_core.rpc.errors import to_status
@@ -16,7 +24,9 @@ _ENCODINGS = {encoding: message_pb2.Encoding.Value(f"ENCODING_{encoding.name}") 
 
 
 def draft(
-    request: messaging_service_pb2.SendMessageRequest | messaging_service_pb2.BatchSendMessagesItem,
+    request: messaging_service_pb2.SendMessageRequest
+    | messaging_service_pb2.BatchSendMessagesItem
+    | forwarding_service_pb2.ForwardedSend,
 ) -> Draft:
     """Return what a caller asks to send."""
     key = request.idempotency_key if request.HasField("idempotency_key") else None
@@ -67,6 +77,29 @@ def _fill(packed: message_pb2.Message, value: Message) -> None:
 def batch(outcomes: Sequence[Outcome]) -> messaging_service_pb2.BatchSendMessagesResponse:
     """Return the answer to a batch."""
     return messaging_service_pb2.BatchSendMessagesResponse(results=[_result(each) for each in outcomes])
+
+
+def forwarded(request: forwarding_service_pb2.ForwardSendsRequest) -> list[Forwarded]:
+    """Return the sends that an edge passes on."""
+    return [
+        Forwarded(item.key_digest, item.request_id, draft(item), item.timeout_ms) for item in request.items
+    ]
+
+
+def forwarding(outcomes: Sequence[Outcome]) -> forwarding_service_pb2.ForwardSendsResponse:
+    """Return what became of the sends that an edge passed on."""
+    response = forwarding_service_pb2.ForwardSendsResponse()
+    results = response.results
+    for outcome in outcomes:
+        result = results.add()
+        if isinstance(outcome, DomainError):
+            result.refused.CopyFrom(to_status(outcome))
+        else:
+            accepted = result.accepted
+            if outcome.replayed:
+                accepted.idempotent_replayed = True
+            _fill(accepted.message, outcome.message)
+    return response
 
 
 def estimate(value: Estimate) -> messaging_service_pb2.EstimateMessageResponse:

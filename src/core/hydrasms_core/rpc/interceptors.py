@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import grpc
 
 from hydrasms_base.ids import new_id
-from hydrasms_base.log import get_logger, request_id
+from hydrasms_base.log import RequestLog, get_logger, request_id
 from hydrasms_base.metrics import Metrics
-from hydrasms_core.errors import DeadlinePassed, DomainError
+from hydrasms_core.errors import DeadlinePassed, DomainError, InternalError
 from hydrasms_core.rpc.errors import abort
 from hydrasms_core.rpc.loopback import LOOPBACK_PEER
 
@@ -38,6 +38,7 @@ REQUEST_ID = "x-request-id"
 _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 log = get_logger(__name__)
+calls = RequestLog(__name__)
 
 
 class Interceptor(Protocol):
@@ -57,6 +58,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
     def __init__(self, interceptors: Sequence[Interceptor], guard: Callable[[str, Handler], Handler]) -> None:
         self._interceptors = tuple(interceptors)
         self._guard = guard
+        # By method: a handler, and the same inside all interceptors. gRPC asks at every call.
+        self._made: dict[str, tuple[Handler, Handler]] = {}
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -68,6 +71,12 @@ class Pipeline(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler.unary_unary is None:
             return self._guard(method, handler)
+        made = self._made.get(method)
+        if made is None or made[0] is not handler:
+            made = self._made[method] = (handler, self._inside_all(method, handler))
+        return made[1]
+
+    def _inside_all(self, method: str, handler: Handler) -> Handler:
         outermost = cast("Proceed", handler.unary_unary)
         for interceptor in reversed(self._interceptors):
             outermost = _inside(interceptor, method, outermost)
@@ -127,7 +136,8 @@ class Observation:
             self._observe(method, code, elapsed)
             # What comes over the loopback has a line of its own already: the edge's.
             if context.peer() != LOOPBACK_PEER:
-                log.info("rpc", method=method, code=code, ms=round(elapsed * 1000, 2))
+                fields = {"method": method, "code": code, "ms": round(elapsed * 1000, 2)}
+                calls.info("rpc", {**fields, "request_id": request_id.get()})
 
     def _observe(self, method: str, code: str, elapsed: float) -> None:
         # Looking a labelled child up costs more than counting does.
@@ -157,13 +167,6 @@ class Errors:
             await abort(context, InternalError())
 
 
-class InternalError(DomainError):
-    """A fault of ours; the log has the detail, the caller has the request id."""
-
-    def __init__(self) -> None:
-        super().__init__("Internal error. The log has more under this call's request id.")
-
-
 class Deadlines:
     """Bounds calls whose callers set no deadline; one that a caller set is kept by gRPC itself."""
 
@@ -181,7 +184,7 @@ class Deadlines:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise DeadlinePassed("The answer took too long.") from None
+            raise DeadlinePassed from None
 
 
 def metadata_value(context: Context, key: str) -> str | None:

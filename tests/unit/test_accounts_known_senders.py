@@ -1,0 +1,149 @@
+"""What the directory tells of many keys at once, from memory alone: never anything else than it tells of one."""
+
+import pytest
+
+from hydrasms_core.accounts.directory import AccessDirectory
+from hydrasms_core.accounts.model import AccountAccess, KeyAccess
+from hydrasms_core.errors import (
+    AccountSuspended,
+    ApiKeyDisabled,
+    DomainError,
+    NotFound,
+    SendingNotEnabled,
+    StoreUnavailable,
+    UnknownApiKey,
+)
+from tests.support.accounts import FakeAccessStore, NoDatabase, WatchedDatabase
+
+ACCOUNT = "018f0000-0000-7000-8000-000000000001"
+MISSING = "018f0000-0000-7000-8000-000000000002"
+DIGEST = "ab" * 32
+OPEN = AccountAccess(sending_enabled=True, suspended=False)
+
+
+@pytest.fixture
+def store():
+    store = FakeAccessStore()
+    store.keys[DIGEST] = KeyAccess(ACCOUNT, True, None)
+    store.accounts[ACCOUNT] = OPEN
+    return store
+
+
+@pytest.fixture
+def database():
+    return WatchedDatabase(NoDatabase())
+
+
+@pytest.fixture
+def directory(database, store, clock):
+    return AccessDirectory(database, store, clock)
+
+
+async def outcome(asked):
+    """Return what a question is answered with, or the refusal."""
+    try:
+        return await asked
+    except DomainError as error:
+        return type(error), error.message
+
+
+def known(directory, digest):
+    try:
+        return directory.known_sender(digest)
+    except DomainError as error:
+        return type(error), error.message
+
+
+async def test_memory_tells_nothing_before_it_has_seen_key_and_account(directory):
+    assert directory.known_sender(DIGEST) is None
+    await directory.refresh()
+    assert directory.known_sender(DIGEST) is None
+    await directory.account_of(DIGEST)
+    assert directory.known_sender(DIGEST) is None
+    assert await directory.sender_of(DIGEST) == ACCOUNT
+    assert directory.known_sender(DIGEST) == ACCOUNT
+
+
+async def test_what_is_known_is_told_without_a_read(directory, database):
+    await directory.sender_of(DIGEST)
+    reads = database.reads
+    for _ in range(10):
+        assert directory.known_sender(DIGEST) == ACCOUNT
+        await directory.refresh()
+        assert await directory.sender_of(DIGEST) == ACCOUNT
+    assert database.reads == reads
+
+
+async def test_memory_tells_nothing_once_its_version_is_old_and_again_when_that_was_read(
+    directory, database, clock
+):
+    await directory.sender_of(DIGEST)
+    clock.advance(0.51)
+    assert directory.known_sender(DIGEST) is None
+    reads = database.reads
+    await directory.refresh()
+    assert directory.known_sender(DIGEST) == ACCOUNT
+    assert database.reads == reads + 1
+
+
+async def test_a_change_elsewhere_is_forgotten_by_the_next_refresh(directory, store, clock):
+    await directory.sender_of(DIGEST)
+    store.change_key(DIGEST, KeyAccess(ACCOUNT, False, None))
+    clock.advance(0.51)
+    await directory.refresh()
+    assert directory.known_sender(DIGEST) is None
+    with pytest.raises(ApiKeyDisabled):
+        await directory.sender_of(DIGEST)
+
+
+async def test_an_own_change_is_never_missed(directory):
+    await directory.sender_of(DIGEST)
+    directory.recheck()
+    assert directory.known_sender(DIGEST) is None
+
+
+async def test_a_store_that_is_away_is_told(directory, database):
+    database.failure = StoreUnavailable()
+    with pytest.raises(StoreUnavailable):
+        await directory.refresh()
+    with pytest.raises(StoreUnavailable):
+        await directory.sender_of(DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("key", "account", "refusal"),
+    [
+        (None, OPEN, UnknownApiKey),
+        (KeyAccess(ACCOUNT, False, None), OPEN, ApiKeyDisabled),
+        (KeyAccess(ACCOUNT, True, 1), OPEN, ApiKeyDisabled),
+        (KeyAccess(MISSING, True, None), OPEN, NotFound),
+        (KeyAccess(ACCOUNT, True, None), AccountAccess(True, True), AccountSuspended),
+        (KeyAccess(ACCOUNT, True, None), AccountAccess(False, False), SendingNotEnabled),
+        # The key is judged first.
+        (KeyAccess(ACCOUNT, False, None), AccountAccess(False, True), ApiKeyDisabled),
+    ],
+)
+async def test_refusals_are_those_of_the_two_questions_one_after_the_other(
+    directory, store, key, account, refusal
+):
+    store.accounts[ACCOUNT] = account
+    del store.keys[DIGEST]
+    if key is not None:
+        store.keys[DIGEST] = key
+
+    async def one_after_the_other():
+        await directory.require_sending(await directory.account_of(DIGEST))
+
+    alone = await outcome(one_after_the_other())
+    assert alone[0] is refusal
+    assert await outcome(directory.sender_of(DIGEST)) == alone
+    # From memory it is the same or nothing at all: what does not exist is never remembered.
+    assert known(directory, DIGEST) == (None if refusal in (UnknownApiKey, NotFound) else alone)
+
+
+async def test_a_key_past_its_end_is_refused_from_memory_too(directory, store, clock):
+    store.keys[DIGEST] = KeyAccess(ACCOUNT, True, clock.now_ms() + 100)
+    assert await directory.sender_of(DIGEST) == ACCOUNT
+    clock.advance(0.1)
+    with pytest.raises(ApiKeyDisabled):
+        directory.known_sender(DIGEST)
