@@ -44,6 +44,10 @@ def turns_taken(path: Path, names: Sequence[str], *, seconds: float, queueing: b
         began_ns = time.monotonic_ns()
         time.sleep(seconds)
         ended_ns = time.monotonic_ns()
+        # All at once: one that starves would not come to its end while the others go on.
+        for writer in writers:
+            assert writer.stdin is not None
+            writer.stdin.close()
     with contextlib.closing(_open(path)) as connection:
         rows = connection.execute(
             "SELECT name FROM turns WHERE at_ns BETWEEN ? AND ? ORDER BY number", (began_ns, ended_ns)
@@ -62,11 +66,13 @@ def _writer(path: Path, name: str, *, queueing: bool) -> Iterator["subprocess.Po
     )
     try:
         yield process
-        process.communicate(timeout=_BOUND_S)
-        assert process.returncode == 0
+        assert process.wait(_BOUND_S) == 0
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
 
 
 def _open(path: Path) -> sqlite3.Connection:
