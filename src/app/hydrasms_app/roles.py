@@ -2,9 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
-import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Literal
@@ -16,19 +13,13 @@ from hydrasms_app import greetings, migrate
 from hydrasms_app.compose import running, running_core, running_edge, running_worker
 from hydrasms_app.data_dir import held_data_dir
 from hydrasms_app.database import await_database, open_database
+from hydrasms_app.serving import Up, serve_until_told
 from hydrasms_app.settings import Settings
-from hydrasms_base.log import configure_logging, get_logger
+from hydrasms_base.log import configure_logging
 from hydrasms_billing import wire as billing_wire
 from hydrasms_billing.verify import verify_ledger
 
-_SWITCH_INTERVAL_S = 0.0005
-_GC_YOUNG_OBJECTS = 50_000
-
 Role = Literal["core", "edge", "worker"]
-Up = tuple[str, "asyncio.Future[None]"]
-"""A greeting, and what is done when a background loop has died."""
-
-log = get_logger(__name__)
 
 
 def serve(
@@ -37,9 +28,9 @@ def serve(
     """Run one role, or everything, in this process until SIGTERM or SIGINT, then drain; raises Problem."""
     configure_logging(settings.log_level, settings.log_format)
     if role is None:
-        uvloop.run(_serve(_everything(settings, dispatcher=dispatcher, demo=demo)))
+        uvloop.run(serve_until_told(_everything(settings, dispatcher=dispatcher, demo=demo)))
     else:
-        uvloop.run(_serve(_ROLES[role](settings)))
+        uvloop.run(serve_until_told(_ROLES[role](settings)))
 
 
 def verify_offline(settings: Settings) -> billing_service_pb2.VerifyLedgerResponse:
@@ -93,54 +84,3 @@ _ROLES: dict[Role, Callable[[Settings], contextlib.AbstractAsyncContextManager[U
     "edge": _edge,
     "worker": _worker,
 }
-
-
-async def _serve(role: contextlib.AbstractAsyncContextManager[Up]) -> None:
-    stop = _StopSignal()
-    try:
-        async with role as (greeting, failure):
-            stop.started()
-            print(greeting, flush=True)  # noqa: T201 - this is what the command is asked for
-            _tune()
-            # A loop that died takes the server down: half a product would take messages and hand none on.
-            failure.add_done_callback(lambda _: stop.received.set())
-            await stop.received.wait()
-    except asyncio.CancelledError:
-        if not stop.received.is_set():
-            raise
-        # Told to stop before it was up: what was opened by then is closed again.
-        return
-    if failure.done():
-        failure.result()
-
-
-class _StopSignal:
-    """SIGTERM and SIGINT: a server that is up drains, and one that still waits for something stops waiting."""
-
-    def __init__(self) -> None:
-        self.received = asyncio.Event()
-        self._starting = asyncio.current_task()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._receive)
-
-    def started(self) -> None:
-        """Say that the server is up; from here on it is its own affair to end."""
-        self._starting = None
-
-    def _receive(self) -> None:
-        self.received.set()
-        starting, self._starting = self._starting, None
-        if starting is not None:
-            starting.cancel()
-
-
-def _tune() -> None:
-    """Make the interpreter one that serves for a long time."""
-    # What is there now stays for ever: the collector need not walk over it again.
-    gc.collect()
-    gc.freeze()
-    # Nor look at what is young after every 700 objects: a busy server makes that many in 20 requests, and
-    # hardly any is part of a cycle.
-    gc.set_threshold(_GC_YOUNG_OBJECTS, 20, 50)
-    # The loop is busy and the writer's thread has an answer for many: it should not wait 5 ms for its turn.
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)

@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     """Names of the certificates whose holders need no service token, with commas between them."""
     token_path: Path | None = Field(default=None, validation_alias="HYDRASMS_TOKEN_FILE")
     """File of the service token; service.token in the data directory unless set."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """How many processes serve everything on the same ports."""
     sent_from: str = Field(default="+2899682626", min_length=1, max_length=20)
     """What recipients see as the sender."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -124,6 +126,12 @@ def load_settings(**flags: Any) -> Settings:
 def _bare(message: str) -> str:
     """Return the words of a fault that concerns several settings, which it names itself."""
     return message.removeprefix("Value error, ")
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of the setting with that name."""
+    alias = Settings.model_fields[name].validation_alias
+    return str(alias) if alias is not None else f"HYDRASMS_{name.upper()}"
 
 
 def _shown_name(location: tuple[int | str, ...]) -> str:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,8 @@ import orjson
 import structlog
 
 _GATHER_S = 0.1
+# So much is written to a pipe in one piece, also where several processes write to it.
+_WHOLE_BYTES = 4_096
 
 Logger = structlog.typing.FilteringBoundLogger
 """What every module's `log` is."""
@@ -54,6 +57,8 @@ class RequestLog:
         if direct is None:
             self._log.info(event, **fields)
             return
+        if _worker is not None:
+            fields["worker"] = _worker
         fields["module"] = self._module
         fields["event"] = event
         fields["level"] = "info"
@@ -61,10 +66,16 @@ class RequestLog:
         direct.msg(orjson.dumps(fields).decode())
 
 
-def configure_logging(level: str = "info", style: Format = "auto") -> None:
-    """Set up logging for this process: level is debug, info, warning or error."""
+def configure_logging(level: str = "info", style: Format = "auto", *, worker: int | None = None) -> None:
+    """Set up logging for this process: level is debug, info, warning or error.
+
+    Each line carries the number of the worker that wrote it, where there are several.
+    """
+    global _worker
+    _worker = worker
     as_text = style == "text" or (style == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
+        _add_worker,
         _add_request_id,
         _add_error,
         structlog.processors.add_log_level,
@@ -127,8 +138,8 @@ class _Lines:
         """Write all lines that wait."""
         with self._lock:
             lines, self._waiting = self._waiting, []
-            if lines:
-                self._stream.write("\n".join([*lines, ""]))
+            for piece in _pieces(lines):
+                self._stream.write(piece)
                 self._stream.flush()
 
     def _write_on(self) -> None:
@@ -143,8 +154,32 @@ class _Lines:
     warning = warn = error = err = exception = critical = fatal = failure = urgent
 
 
+def _pieces(lines: list[str]) -> Iterator[str]:
+    """Put lines together to pieces that no other process can write into."""
+    piece: list[str] = []
+    size = 0
+    for line in lines:
+        length = len(line.encode(errors="replace")) + 1
+        if piece and size + length > _WHOLE_BYTES:
+            yield "\n".join([*piece, ""])
+            piece, size = [], 0
+        piece.append(line)
+        size += length
+    if piece:
+        yield "\n".join([*piece, ""])
+
+
 # Where JSON lines go that are put together by hand; None while they are not wanted.
 _direct: _Lines | None = None
+_worker: int | None = None
+
+
+def _add_worker(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    if _worker is not None:
+        event["worker"] = _worker
+    return event
 
 
 def _add_request_id(

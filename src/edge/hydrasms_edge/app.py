@@ -17,7 +17,7 @@ from hydrasms_base.secret import Secret
 from hydrasms_edge.coalescing import Coalescer
 from hydrasms_edge.errors import ApiError, core_reason, from_core, present
 from hydrasms_edge.observe import Observation
-from hydrasms_edge.operations import Operations
+from hydrasms_edge.operations import Exposition, Operations, only
 from hydrasms_edge.public import PublicMessages, SendMessage, online
 from hydrasms_edge.scope import ROUTE, request_id_of
 from hydrasms_edge.settings import EdgeSettings
@@ -28,9 +28,16 @@ log = get_logger(__name__)
 
 
 def create_app(
-    channel: grpc.aio.Channel, token: Secret | None, metrics: Metrics, settings: EdgeSettings
+    channel: grpc.aio.Channel,
+    token: Secret | None,
+    metrics: Metrics,
+    settings: EdgeSettings,
+    exposition: Exposition | None = None,
 ) -> ASGIApp:
-    """Return the edge for a core behind a channel, which the service token opens, or the channel's certificate."""
+    """Return the edge for a core behind a channel, which the service token opens, or the channel's certificate.
+
+    `exposition` is what it shows as its metrics; its own ones unless given.
+    """
     messaging: Any = MessagingServiceStub(channel)
     send: SendMessage = messaging.SendMessage
     # A core in this process is called without a socket, and nothing is saved by calling it less often.
@@ -38,7 +45,7 @@ def create_app(
         forwarding: Any = ForwardingServiceStub(channel)
         send = Coalescer(forwarding, token, metrics).send
     public = PublicMessages(messaging, send, token, settings)
-    operations = Operations(channel, metrics, settings.readiness_deadline_s)
+    operations = Operations(channel, exposition or only(metrics), settings.readiness_deadline_s)
     paths = {
         "/api/messages": Resource("/api/messages", {"GET": public.list_inbound, "POST": public.send}),
         "/": Resource("/", {"GET": online}),

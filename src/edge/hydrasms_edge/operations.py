@@ -1,5 +1,6 @@
 """What operators and their tools ask of an edge: is it alive, is it ready, what does it count."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -13,14 +14,28 @@ from hydrasms_base.metrics import CONTENT_TYPE, Metrics
 from hydrasms_edge.answers import NO_STORE, Answer
 from hydrasms_edge.errors import unavailable
 
+Exposition = Callable[[], Awaitable[bytes]]
+"""Returns what was counted, in Prometheus' form."""
+
+
+def only(metrics: Metrics) -> Exposition:
+    """Return the exposition of one process's metrics."""
+
+    async def exposition() -> bytes:
+        return metrics.render()
+
+    return exposition
+
 
 class Operations:
     """The endpoints that take no key and tell nothing about any account."""
 
-    def __init__(self, channel: grpc.aio.Channel, metrics: Metrics, readiness_deadline_s: float) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, exposition: Exposition, readiness_deadline_s: float
+    ) -> None:
         # Typed as Any because the stub's types lack its methods.
         self._health: Any = HealthStub(channel)
-        self._metrics = metrics
+        self._exposition = exposition
         self._readiness_deadline_s = readiness_deadline_s
 
     async def livez(self, _: Request) -> Response:
@@ -41,4 +56,4 @@ class Operations:
 
     async def metrics(self, _: Request) -> Response:
         """GET /metrics: what was counted, for Prometheus."""
-        return Response(self._metrics.render(), headers=NO_STORE, media_type=CONTENT_TYPE)
+        return Response(await self._exposition(), headers=NO_STORE, media_type=CONTENT_TYPE)

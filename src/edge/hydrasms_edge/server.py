@@ -15,7 +15,7 @@ _CANCELLED_WITHIN_S = 1.0
 
 
 class HttpServer:
-    """Serves an application over HTTP/1.1.
+    """Serves an application over HTTP/1.1, on a host and port or on a socket that listens already.
 
     A connection may be idle for `keep_alive_s`, and a request has `receive_timeout_s` to come in. Stopping waits
     `drain_s` for the requests in progress.
@@ -27,12 +27,14 @@ class HttpServer:
         host: str,
         port: int,
         *,
+        listening: socket.socket | None = None,
         keep_alive_s: int = 10,
         receive_timeout_s: float = 10.0,
         drain_s: int = 10,
     ) -> None:
         self._host = host
         self._port = port
+        self._listening = listening
         listener = functools.partial(Listener, receive_timeout_s=receive_timeout_s)
         config = uvicorn.Config(
             cast("Any", app),
@@ -56,7 +58,7 @@ class HttpServer:
 
     async def start(self) -> int:
         """Listen and return the port (port 0 takes any free one); raises OSError where that cannot be."""
-        listening = await _listening_socket(self._host, self._port)
+        listening = self._listening or await _listening_socket(self._host, self._port)
         self._sockets = [listening]
         # These are the steps of uvicorn's own `serve`, without its signal handlers: signals are the process's.
         self._server.config.load()

@@ -32,6 +32,10 @@ def serve(
         str | None, typer.Option(help="Address of the core, for an edge: HOST:PORT, unix:PATH and more.")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the database and the keys.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Processes that serve everything, or an edge, on the same ports."),
+    ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None, typer.Option(help="The least that is logged.")
     ] = None,
@@ -44,7 +48,6 @@ def serve(
     no_demo: Annotated[bool, typer.Option("--no-demo", help="Make no demo account.")] = False,
 ) -> None:
     """Run everything in this process, or one role. Each flag is also a variable: HYDRASMS_HTTP_PORT and so on."""
-    from hydrasms_app import roles
     from hydrasms_app.settings import load_settings
 
     settings = load_settings(
@@ -55,10 +58,19 @@ def serve(
         grpc_socket=grpc_socket,
         HYDRASMS_CORE=core,
         data_dir=data_dir,
+        workers=workers,
         log_level=log_level,
         log_format=log_format,
     )
-    roles.serve(settings, role, dispatcher=not no_dispatcher, demo=not no_demo)
+    if settings.workers > 1:
+        # The parent of several does little itself, and need not import all that they do.
+        from hydrasms_app.workers import supervisor
+
+        supervisor.serve(settings, role, dispatcher=not no_dispatcher, demo=not no_demo)
+    else:
+        from hydrasms_app import roles
+
+        roles.serve(settings, role, dispatcher=not no_dispatcher, demo=not no_demo)
 
 
 # Without a callback typer makes a single command the whole group.

@@ -13,7 +13,7 @@ import grpc
 from hydrasms_app.compose.core import start_core, wake_others
 from hydrasms_app.compose.edge import channel_to_core, start_edge
 from hydrasms_app.compose.listeners import Listener, listener_of
-from hydrasms_app.compose.process import Process
+from hydrasms_app.compose.process import Process, Siblings
 from hydrasms_app.compose.worker import start_worker
 from hydrasms_app.database import open_database
 from hydrasms_app.demo import demo_key
@@ -72,16 +72,18 @@ async def running(
     demo: bool = False,
     alone: bool = True,
     listeners: Sequence[Listener] | None = None,
+    siblings: Siblings | None = None,
 ) -> AsyncIterator[Running]:
     """Run everything in this process, on a database that is already up to date; raises Problem.
 
     Nobody is let in before the demo account, where one is wanted, is there. `alone` says that no other process
-    works on the database. The core listens where the settings say, unless `listeners` says otherwise.
+    works on the database; siblings are those that serve on the same ports. The core listens where the settings say,
+    unless `listeners` says otherwise.
 
     Leaving the block drains: no new connection, the requests in progress answered, the batches in flight
     finished, then the database closed.
     """
-    async with _process() as process:
+    async with _process(siblings) as process:
         database = _opened(process, settings)
         wake = (
             await start_worker(process, settings, database, alone=alone)
@@ -116,9 +118,9 @@ async def running_worker(settings: Settings) -> AsyncIterator[RunningWorker]:
 
 
 @contextlib.asynccontextmanager
-async def running_edge(settings: Settings) -> AsyncIterator[RunningEdge]:
+async def running_edge(settings: Settings, *, siblings: Siblings | None = None) -> AsyncIterator[RunningEdge]:
     """Run an edge for a core in another process, whether that is there or not; raises Problem."""
-    async with _process() as process:
+    async with _process(siblings) as process:
         channel = channel_to_core(process, settings, None)
         port = await start_edge(process, settings, channel, await edge_token(settings))
         yield RunningEdge(port, process.failure)
@@ -126,9 +128,9 @@ async def running_edge(settings: Settings) -> AsyncIterator[RunningEdge]:
 
 
 @contextlib.asynccontextmanager
-async def _process() -> AsyncIterator[Process]:
+async def _process(siblings: Siblings | None = None) -> AsyncIterator[Process]:
     async with contextlib.AsyncExitStack() as stack:
-        yield Process(stack)
+        yield Process(stack, siblings)
 
 
 def _opened(process: Process, settings: Settings) -> Database:

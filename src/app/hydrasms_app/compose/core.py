@@ -134,5 +134,6 @@ def _server(
         add_servicers,
         services=[service.full_name for file in _FILES for service in file.services_by_name.values()],
         reflect=settings.reflection,
+        share_port=process.siblings is not None,
     )
     return server, messaging

@@ -32,8 +32,13 @@ async def start_edge(
 
     When the process ends, no new connection is taken and the requests in progress are answered.
     """
-    app = create_app(channel, token, process.metrics, EdgeSettings(coalesce=settings.coalesce))
-    http = HttpServer(app, settings.http_host, settings.http_port)
+    siblings, edge = process.siblings, EdgeSettings(coalesce=settings.coalesce)
+    if siblings is None:
+        app = create_app(channel, token, process.metrics, edge)
+        http = HttpServer(app, settings.http_host, settings.http_port)
+    else:
+        app = create_app(channel, token, process.metrics, edge, siblings.exposition)
+        http = HttpServer(app, settings.http_host, settings.http_port, listening=siblings.http)
     try:
         port = await http.start()
     except OSError:

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from hydrasms_base.clock import SystemClock
@@ -12,16 +14,29 @@ from hydrasms_base.metrics import Metrics
 log = get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Siblings:
+    """What a process has from those that serve on the same ports as it does."""
+
+    http: socket.socket
+    """Its own listening socket on the port of all."""
+    metrics: Metrics
+    """Its own metrics, which the others ask for."""
+    exposition: Callable[[], Awaitable[bytes]]
+    """Returns the metrics of all."""
+
+
 class Process:
     """The clock, the metrics, what is to be closed at the end, and the loops whose death ends everything.
 
     Whatever a part opens it puts on `stack`, which closes it in reverse order, also where a later step fails.
     """
 
-    def __init__(self, stack: contextlib.AsyncExitStack) -> None:
+    def __init__(self, stack: contextlib.AsyncExitStack, siblings: Siblings | None = None) -> None:
         self.stack = stack
+        self.siblings = siblings
         self.clock = SystemClock()
-        self.metrics = Metrics()
+        self.metrics = siblings.metrics if siblings is not None else Metrics()
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when a background loop has died; it then holds the reason."""
 

@@ -15,8 +15,6 @@ AddServicers = Callable[[Any], None]
 """Adds servicers to a server, as generated `add_…_to_server` functions do."""
 
 _OPTIONS = (
-    # gRPC's default lets a second server bind the port in silence.
-    ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", 16 * 1024),
     # Clients look often whether their core is still there; gRPC's default takes that for an attack.
@@ -31,7 +29,10 @@ class AddressInUse(Exception):
 
 
 class GrpcServer:
-    """Serves over sockets and, in memory, over `loopback`; all run the same interceptors and servicers."""
+    """Serves over sockets and, in memory, over `loopback`; all run the same interceptors and servicers.
+
+    `share_port` lets other servers, which want that too, listen on the same port.
+    """
 
     def __init__(
         self,
@@ -40,9 +41,12 @@ class GrpcServer:
         *,
         services: Sequence[str],
         reflect: bool,
+        share_port: bool = False,
     ) -> None:
         self.loopback = Loopback([interceptor])
-        self._server = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
+        # gRPC's default lets a second server bind the port in silence.
+        options = (*_OPTIONS, ("grpc.so_reuseport", int(share_port)))
+        self._server = grpc.aio.server(interceptors=[interceptor], options=options)
         self._health = health_aio.HealthServicer()
         self._services = services
         targets: tuple[Any, ...] = (self.loopback, self._server)

@@ -1,0 +1,1 @@
+"""Several all-in-one processes on the same ports, and the parent that keeps them running."""
