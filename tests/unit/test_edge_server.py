@@ -5,6 +5,7 @@ import contextlib
 import re
 import resource
 import signal
+import socket
 import time
 
 import pytest
@@ -16,6 +17,7 @@ from hydrasms_base.keys import is_plausible
 from hydrasms_edge.listener import MAX_HEAD_BYTES, Listener
 from hydrasms_edge.server import HttpServer
 from tests.support.edge import FIRST_BODY, KEY, WAIT_S, exchange, make_edge, parse, served
+from tests.support.waiting import eventually
 
 HEAD = f"POST /api/messages HTTP/1.1\r\nHost: x\r\nAuthorization: {KEY}\r\n".encode()
 FORM_TYPE = b"Content-Type: application/x-www-form-urlencoded\r\n"
@@ -540,6 +542,54 @@ async def test_stopping_answers_the_requests_in_progress_and_closes_idle_connect
     reply = parse(await asyncio.wait_for(asking, WAIT_S))
     assert (reply.status, reply.headers["connection"]) == (200, "close")
     await asyncio.wait_for(stopping, WAIT_S)
+
+
+async def test_a_request_that_was_sent_as_the_server_began_to_stop_is_answered(edge):
+    server = HttpServer(edge.app, "127.0.0.1", 0)
+    port = await server.start()
+    kept = await asyncio.open_connection("127.0.0.1", port)
+    kept[1].write(KEPT)
+    await asyncio.wait_for(kept[0].readuntil(b'"creditCost":1}'), WAIT_S)
+    fresh = await asyncio.open_connection("127.0.0.1", port)
+    stopping = asyncio.create_task(server.stop())
+    await eventually(lambda: not is_listening(port), what="a server that takes no more connections")
+    for reader, writer in (kept, fresh):
+        writer.write(KEPT)
+        reply = parse(await asyncio.wait_for(reader.read(), WAIT_S))
+        assert (reply.status, reply.headers["connection"]) == (200, "close")
+        writer.close()
+    await asyncio.wait_for(stopping, WAIT_S)
+
+
+async def test_a_connection_that_waits_to_be_taken_as_the_server_stops_is_served(edge):
+    server = HttpServer(edge.app, "127.0.0.1", 0)
+    port = await server.start()
+    # The tick that uvicorn ends with would be a turn of the loop, in which it takes who waits.
+    ticking, server._ticking = server._ticking, already_done()
+    assert ticking is not None
+    ticking.cancel()
+    # All that follows until the socket closes is one turn of the loop: only the system has accepted these.
+    waiting = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+    for connection in waiting:
+        connection.sendall(KEPT)
+    await asyncio.wait_for(server.stop(), WAIT_S)
+    for connection in waiting:
+        with connection:
+            connection.settimeout(WAIT_S)
+            assert parse(connection.recv(65_536)).status == 200
+
+
+def already_done():
+    done = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
+
+
+def is_listening(port):
+    with contextlib.suppress(ConnectionError):
+        socket.create_connection(("127.0.0.1", port)).close()
+        return True
+    return False
 
 
 async def test_what_is_not_answered_in_time_is_told_that_the_service_is_unavailable(edge):

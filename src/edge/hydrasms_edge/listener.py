@@ -10,10 +10,13 @@ import asyncio
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 MAX_HEAD_BYTES = 65_536
 """How long a head may grow that comes in several reads; one read is bounded by itself."""
+
+LEAVE_S = 0.5
+"""How long a connection without a request may still send one when the server stops, in seconds."""
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 
@@ -33,6 +36,7 @@ class Listener(HttpToolsProtocol):
         self._awaits_head = True
         self._head_bytes = 0
         self._is_last = False
+        self._is_leaving = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin, and give the client its time for a first request."""
@@ -57,6 +61,29 @@ class Listener(HttpToolsProtocol):
             return
         self._watch()
 
+    def shutdown(self) -> None:
+        """End with the request in progress; where there is none, with the next, or soon without one.
+
+        A request may be under way that its client sent before it could know: closed at once, it would be lost.
+        """
+        self._is_leaving = True
+        if self._is_idle:
+            self.loop.call_later(LEAVE_S, self._leave)
+        elif self._awaits_rest:
+            self._is_last = True
+        else:
+            self.cycle.keep_alive = False
+
+    def _leave(self) -> None:
+        if self._is_idle:
+            self.transport.close()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn says that there always is one
+        return cycle is None or cycle.response_complete
+
     def on_message_begin(self) -> None:
         """Note that a request has begun."""
         self._awaits_rest = True
@@ -70,7 +97,7 @@ class Listener(HttpToolsProtocol):
         super().on_headers_complete()
         # A client that is still writing must not be closed, or the answer is lost to it: so a connection that is
         # to end with this request ends only when the request has come whole, read or not.
-        self._is_last = not self.cycle.keep_alive
+        self._is_last = self._is_leaving or not self.cycle.keep_alive
         self.cycle.keep_alive = True
 
     def on_message_complete(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import socket
+from collections.abc import Iterator
 from typing import Any, cast
 
 import uvicorn
@@ -74,10 +75,39 @@ class HttpServer:
         self._server.should_exit = True
         await self._ticking
         self._ticking = None
+        # Who was let in by the system, but not yet by us, would be cut off when the socket closes.
+        waiting = [connection for listening in self._sockets for connection in _waiting(listening)]
+        for server in self._server.servers:
+            server.close()
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
         await self._server.shutdown(sockets=self._sockets)
         # What did not end in time is cancelled by now and answers that it cannot.
         if self._server.server_state.tasks:
             await asyncio.wait(self._server.server_state.tasks, timeout=_CANCELLED_WITHIN_S)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """Return what serves one connection, as uvicorn makes it for those that it takes itself."""
+        make = cast("type[Any]", self._server.config.http_protocol_class)
+        return cast(
+            "asyncio.Protocol",
+            make(
+                config=self._server.config,
+                server_state=self._server.server_state,
+                app_state=self._server.lifespan.state,
+            ),
+        )
+
+
+def _waiting(listening: socket.socket) -> Iterator[socket.socket]:
+    """Yield the connections that wait at a socket now."""
+    while True:
+        try:
+            connection, _ = listening.accept()
+        except OSError:
+            return
+        connection.setblocking(False)
+        yield connection
 
 
 async def _listening_socket(host: str, port: int) -> socket.socket:
