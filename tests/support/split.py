@@ -22,7 +22,8 @@ class SplitProduct(Product):
 @contextlib.asynccontextmanager
 async def split_edge(product: Product) -> AsyncIterator[SplitProduct]:
     """Serve an edge apart for a product that is up."""
-    apart = Settings(http_port=0, data_dir=product.data_dir, core_address=product.server.core_addresses[0])
+    here = Settings(http_port=0, data_dir=product.data_dir)
+    apart = here.model_copy(update={"core_address": product.server.core_addresses[0]})
     async with running_edge(apart) as edge, client_of(edge.http_port) as http:
 
         async def is_ready() -> bool:
