@@ -1,5 +1,6 @@
 """A real `hydrasms serve` in a process of its own, as its users run it."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -11,10 +12,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
+
+from hydrasms_app.database import open_database
+from hydrasms_app.settings import Settings
+from hydrasms_core.db.transaction import Database, Work
+
+T = TypeVar("T")
 
 HYDRASMS = str(Path(sys.executable).with_name("hydrasms"))
 READY_S = 60.0
@@ -26,6 +33,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Account(NamedTuple):
+    """Whom a client sends for."""
+
+    id: str
+    key: str
+
+
 @dataclass
 class Answer:
     status: int
@@ -35,9 +49,14 @@ class Answer:
 
 @dataclass
 class Served:
-    """A server that may be killed and started again on the same data directory and ports."""
+    """A server that may be killed and started again on the same data directory, database and ports.
+
+    Without a `database_url` the database is the SQLite file of the data directory; `variables` are set beside ours.
+    """
 
     data_dir: Path
+    database_url: str | None = None
+    variables: dict[str, str] = field(default_factory=dict)
     http_port: int = field(default_factory=free_port)
     grpc_port: int = field(default_factory=free_port)
     process: "subprocess.Popen[str] | None" = None
@@ -50,6 +69,8 @@ class Served:
             "HYDRASMS_GRPC_PORT": str(self.grpc_port),
             "HYDRASMS_DATA_DIR": str(self.data_dir),
             "HYDRASMS_LOG_FORMAT": "json",
+            **({"HYDRASMS_DATABASE_URL": self.database_url} if self.database_url else {}),
+            **self.variables,
         }
 
     @property
@@ -70,8 +91,14 @@ class Served:
         # It says that it is up once all is there; what it said before it was killed does not count.
         said_before = self._greetings()
         with self.log_file.open("a") as log, self.output_file.open("a") as output:
+            # A group of its own, so that a kill takes whatever processes it has started as well.
             self.process = subprocess.Popen(
-                [HYDRASMS, "serve", *flags], env=self.environment, stdout=output, stderr=log, text=True
+                [HYDRASMS, "serve", *flags],
+                env=self.environment,
+                stdout=output,
+                stderr=log,
+                text=True,
+                start_new_session=True,
             )
         while self._greetings() == said_before or not self._is_ready():
             assert self.process.poll() is None, f"serve ended:\n{self.log_file.read_text()[-4000:]}"
@@ -81,9 +108,9 @@ class Served:
         return time.monotonic() - began
 
     def kill(self) -> None:
-        """Kill it as a crash would: no handler runs."""
+        """Kill all its processes as a crash would: no handler runs."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
 
     def terminate(self) -> int:
@@ -110,10 +137,31 @@ class Served:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def account(self, credits: int = 100) -> tuple[str, str]:
+    def account(self, credits: int = 100) -> Account:
         """Create an account and return its id and key."""
         made = self.json("account", "create", "test", "--credits", str(credits))
-        return made["account_id"], made["api_key"]
+        return Account(made["account_id"], made["api_key"])
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that lead to its database."""
+        return Settings(data_dir=self.data_dir, database_url=self.database_url)
+
+    def read(self, work: Work[T]) -> T:
+        """Read its database past it, in one transaction; it need not run."""
+        return self.with_database(lambda database: database.read(work))
+
+    def with_database(self, work: Callable[[Database], Any]) -> Any:
+        """Run work on its database, opened for the length of the work."""
+
+        async def opened() -> Any:
+            database = open_database(self.settings)
+            try:
+                return await work(database)
+            finally:
+                await database.close()
+
+        return asyncio.run(opened())
 
     def send(
         self, key: str, content: str = "Hello", *, recipient: str = "+447700900000", **headers: str
@@ -173,9 +221,9 @@ def _answer(status: int, headers: Any, body: bytes) -> Answer:
 
 
 @contextlib.contextmanager
-def served(data_dir: Path, *flags: str) -> Iterator[Served]:
+def served(data_dir: Path, *flags: str, database_url: str | None = None) -> Iterator[Served]:
     """Run a server for the length of a block."""
-    server = Served(data_dir)
+    server = Served(data_dir, database_url)
     server.start(*flags)
     try:
         yield server
