@@ -123,7 +123,12 @@ async def read_books(database: Database) -> Books:
         )
         balances = await tx.execute(sa.text("SELECT account_id, balance FROM balances"))
         return Books(
-            [StoredMessage(*others, bool(risk)) for *others, risk in map(tuple, messages)],
+            [
+                StoredMessage(
+                    row.id, row.account_id, row.content, row.credits, row.status, bool(row.duplicate_risk)
+                )
+                for row in messages
+            ],
             [StoredTransfer(*tuple(row)) for row in transfers],
             dict(tuple(row) for row in balances),
         )

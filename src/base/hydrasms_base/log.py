@@ -102,6 +102,11 @@ def _iso_now() -> str:
     return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
+def _missing(lines: int) -> str:
+    fields = {"lines": lines, "event": "log_lines_dropped", "level": "warning", "timestamp": _iso_now()}
+    return orjson.dumps(fields).decode()
+
+
 class _Lines:
     """Writes lines to a stream; structlog calls the method of a line's level."""
 
@@ -109,6 +114,7 @@ class _Lines:
         self._stream = stream
         self._lock = threading.Lock()
         self._waiting: list[str] = []
+        self._dropped = 0
         self._something = threading.Event()
         threading.Thread(target=self._write_on, name="hydrasms-log", daemon=True).start()
 
@@ -124,12 +130,26 @@ class _Lines:
         self.flush()
 
     def flush(self) -> None:
-        """Write all lines that wait."""
+        """Write all lines that wait; those that cannot be written are dropped, and counted once that is over.
+
+        A log that nobody can write, on a disk that is full, must stop neither whoever logs nor later lines.
+        """
         with self._lock:
             lines, self._waiting = self._waiting, []
-            if lines:
+            if not lines:
+                return
+            if self._dropped:
+                lines = [
+                    orjson.dumps({"event": "log_lines_dropped", "lines": self._dropped}).decode(),
+                    *lines,
+                ]
+            try:
                 self._stream.write("\n".join([*lines, ""]))
                 self._stream.flush()
+            except OSError:
+                self._dropped += len(lines) - bool(self._dropped)
+            else:
+                self._dropped = 0
 
     def _write_on(self) -> None:
         while True:

@@ -18,10 +18,12 @@ from sqlalchemy import event, exc
 from sqlalchemy.pool import NullPool
 
 from hydrasms_core.db.dialect import SetStatement
-from hydrasms_core.db.transaction import IntegrityViolation, StoreCorrupt, Work
-from hydrasms_core.errors import StoreUnavailable
+from hydrasms_core.db.sqlite_errors import SqliteErrors
+from hydrasms_core.db.transaction import Work
 
 T = TypeVar("T")
+
+Connect = Callable[[], sa.Connection]
 
 _READERS = 4
 _BUSY_TIMEOUT_MS = 5_000
@@ -140,7 +142,8 @@ class _Threads:
 
     def __init__(self, name: str, engine: sa.Engine, number: int) -> None:
         self._engine = engine
-        self._jobs: queue.SimpleQueue[Callable[[sa.Connection], None] | None] = queue.SimpleQueue()
+        self._errors = SqliteErrors()
+        self._jobs: queue.SimpleQueue[Callable[[Connect], None] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._loop, name=name, daemon=True) for _ in range(number)]
         for thread in self._threads:
             thread.start()
@@ -157,14 +160,15 @@ class _Threads:
             else:
                 done.set_result(cast("T", result))
 
-        def job(connection: sa.Connection) -> None:
+        def job(connect: Connect) -> None:
             result: T | None = None
             error: Exception | None = None
             try:
+                connection = connect()
                 with connection.begin():
                     result = _run_at_once(work(_OpenTransaction(connection)))  # type: ignore[arg-type]
             except (sqlite3.Error, exc.DBAPIError) as caught:
-                error = _translated(caught)
+                error = self._errors.translated(caught)
                 error.__cause__ = caught
             except Exception as caught:  # noqa: BLE001 - it belongs to whoever awaits the result
                 error = caught
@@ -181,10 +185,16 @@ class _Threads:
 
     def _loop(self) -> None:
         connection: sa.Connection | None = None
-        # Opened by the first who asks: most threads of a process that only looks something up are never asked.
-        while (job := self._jobs.get()) is not None:
+
+        def connect() -> sa.Connection:
+            nonlocal connection
+            # Opened by the first who asks: most threads of a process that only looks something up are never
+            # asked. Where it cannot be opened whoever asks is told, and the next who asks tries again.
             connection = connection or self._engine.connect()
-            job(connection)
+            return connection
+
+        while (job := self._jobs.get()) is not None:
+            job(connect)
         if connection is not None:
             connection.close()
 
@@ -197,15 +207,3 @@ def _run_at_once(coroutine: Coroutine[Any, Any, T]) -> T:
         return cast("T", stop.value)
     coroutine.close()
     raise RuntimeError("a transaction waited for something other than its database")
-
-
-def _translated(error: Exception) -> Exception:
-    original = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
-    # SQLAlchemy wraps the error of the driver; its class is what tells.
-    if isinstance(original, sqlite3.IntegrityError | exc.IntegrityError):
-        return IntegrityViolation(str(original))
-    if isinstance(original, sqlite3.OperationalError):
-        return StoreUnavailable()
-    if isinstance(original, sqlite3.DatabaseError):
-        return StoreCorrupt(str(original))
-    return StoreUnavailable() if isinstance(error, exc.OperationalError) else error
