@@ -88,6 +88,12 @@ class Served:
     def start(self, *flags: str) -> float:
         """Start and wait until it is ready; returns how many seconds that took."""
         began = time.monotonic()
+        assert self.try_start(*flags), f"serve ended:\n{self.log_file.read_text()[-4000:]}"
+        return time.monotonic() - began
+
+    def try_start(self, *flags: str) -> bool:
+        """Start and wait until it is ready, or has ended instead; tells which."""
+        began = time.monotonic()
         # It says that it is up once all is there; what it said before it was killed does not count.
         said_before = self._greetings()
         with self.log_file.open("a") as log, self.output_file.open("a") as output:
@@ -101,11 +107,16 @@ class Served:
                 start_new_session=True,
             )
         while self._greetings() == said_before or not self._is_ready():
-            assert self.process.poll() is None, f"serve ended:\n{self.log_file.read_text()[-4000:]}"
+            if not self.is_up():
+                return False
             assert time.monotonic() - began < READY_S, "serve is not ready in time"
             # There is no event to wait for across processes; the bound is above.
             time.sleep(0.02)
-        return time.monotonic() - began
+        return True
+
+    def is_up(self) -> bool:
+        """Tell whether the process runs."""
+        return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
         """Kill all its processes as a crash would: no handler runs."""
@@ -135,6 +146,10 @@ class Served:
         """Run one command with --json and return what it prints."""
         done = self.run(*arguments, "--json", given=given)
         assert done.returncode == 0, done.stderr
+        return self.parse(done)
+
+    def parse(self, done: "subprocess.CompletedProcess[str]") -> Any:
+        """Return what a command with --json has printed."""
         return json.loads(done.stdout)
 
     def account(self, credits: int = 100) -> Account:
@@ -228,7 +243,7 @@ def served(data_dir: Path, *flags: str, database_url: str | None = None) -> Iter
     try:
         yield server
     finally:
-        if server.process is not None and server.process.poll() is None:
+        if server.is_up():
             server.kill()
 
 

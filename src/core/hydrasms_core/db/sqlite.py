@@ -167,7 +167,7 @@ class _Threads:
                 connection = connect()
                 with connection.begin():
                     result = _run_at_once(work(_OpenTransaction(connection)))  # type: ignore[arg-type]
-            except (sqlite3.Error, exc.DBAPIError) as caught:
+            except (sqlite3.Error, exc.DBAPIError, UnicodeDecodeError) as caught:
                 error = self._errors.translated(caught)
                 error.__cause__ = caught
             except Exception as caught:  # noqa: BLE001 - it belongs to whoever awaits the result

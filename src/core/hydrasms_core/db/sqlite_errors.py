@@ -12,7 +12,8 @@ from hydrasms_core.errors import StoreUnavailable
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PRIMARY = 0xFF
-# The driver's own complaint, which has no code of SQLite's: nothing that we store is anything but UTF-8.
+# Nothing that we store is anything but UTF-8. This is the driver's own complaint about a value, without a code of
+# SQLite's; where it is SQLite's complaint that quotes damage the driver fails with a UnicodeDecodeError instead.
 _NOT_UTF8 = "Could not decode to UTF-8"
 _SAID_EVERY_S = 10.0
 
@@ -32,9 +33,9 @@ class SqliteErrors:
         """Return what an error is to the callers of a database; one that is a fault of ours stays as it is."""
         original = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
         code = getattr(original, "sqlite_errorcode", 0) & _PRIMARY
-        # Only the code's name: the words may quote what is stored.
+        # Only the code's name is told: the words may quote what is stored.
         name = getattr(original, "sqlite_errorname", type(original).__name__)
-        if code in _DAMAGED or str(original).startswith(_NOT_UTF8):
+        if code in _DAMAGED or _is_not_utf8(original):
             self._say("store_corrupt", name)
             return StoreCorrupt(name)
         if isinstance(original, sqlite3.IntegrityError):
@@ -50,3 +51,7 @@ class SqliteErrors:
         if now - self._said.get(name, -math.inf) >= _SAID_EVERY_S:
             self._said[name] = now
             log.error(event, error=name)
+
+
+def _is_not_utf8(error: BaseException) -> bool:
+    return isinstance(error, UnicodeDecodeError) or str(error).startswith(_NOT_UTF8)

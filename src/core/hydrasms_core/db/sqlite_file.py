@@ -22,6 +22,8 @@ def find_damage(path: Path) -> str | None:
             found = connection.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.DatabaseError as error:
         return str(error)
+    except UnicodeDecodeError:
+        return "what is wrong cannot be put in UTF-8"
     return None if found == (_SOUND,) else str(found[0] if found else "no answer")
 
 
