@@ -5,10 +5,11 @@ import json
 import random
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from tests.support.history import History, Outcome, Send
-from tests.support.served import Account
+from tests.support.served import Account, Answer
 
 _TIMEOUT_S = 30.0
 _PAUSE_S = 0.02
@@ -53,6 +54,14 @@ class Clients:
         for _ in range(acknowledgements):
             assert self._acknowledged.acquire(timeout=60), "no send was acknowledged for a minute"
 
+    def ask(self, send: Callable[[str], Answer], account: Account) -> Answer:
+        """Have one message sent by other means, given its content; the history knows of it as of all others."""
+        wanted = _next_send(account.id)._replace(key=None)
+        number = self.history.begin(wanted)
+        answer = send(wanted.content)
+        self.history.end(number, *meaning(answer.status, answer.body))
+        return answer
+
     def _send_on(self, number: int, account: Account) -> None:
         client = _Client(self._ports[number % len(self._ports)], account, self.history)
         while not self._stop.is_set():
@@ -88,7 +97,7 @@ class _Client:
             self.close()
             outcome, detail = Outcome.UNKNOWN, type(error).__name__
         else:
-            outcome, detail = _meaning(status, answer)
+            outcome, detail = meaning(status, json.loads(answer))
         self._history.end(number, outcome, detail)
         return outcome
 
@@ -119,9 +128,10 @@ def _next_send(account_id: str) -> Send:
     return Send(name.ljust(_PART * (credits - 1) + len(name), "."), account_id, key, credits)
 
 
-def _meaning(status: int, answer: bytes) -> tuple[Outcome, str]:
+def meaning(status: int, answer: Mapping[str, Any]) -> tuple[Outcome, str]:
+    """Return what an answer tells a client about what it has sent."""
     if status == 200:
-        return Outcome.ACKNOWLEDGED, str(json.loads(answer)["ID"])
+        return Outcome.ACKNOWLEDGED, str(answer["ID"])
     if status >= 500:
         return Outcome.UNKNOWN, str(status)
-    return Outcome.REFUSED, str(json.loads(answer)["code"])
+    return Outcome.REFUSED, str(answer["code"])

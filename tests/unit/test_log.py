@@ -116,6 +116,6 @@ def test_a_log_that_cannot_be_written_stops_nobody_and_says_later_what_is_missin
         structlog.reset_defaults()
         hydrasms_log._direct = None
         logging.basicConfig(force=True, handlers=[logging.NullHandler()])
-    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    lines = [json.loads(line) for line in stream.getvalue().splitlines() if line]
     assert [line["event"] for line in lines] == ["log_lines_dropped", "written", "written too"]
     assert lines[0]["lines"] == 3

@@ -138,16 +138,13 @@ class _Lines:
             lines, self._waiting = self._waiting, []
             if not lines:
                 return
-            if self._dropped:
-                lines = [
-                    orjson.dumps({"event": "log_lines_dropped", "lines": self._dropped}).decode(),
-                    *lines,
-                ]
+            # What came first of all that was dropped may have been written in part, so that a line is to end.
+            missing = ["", _missing(self._dropped)] if self._dropped else []
             try:
-                self._stream.write("\n".join([*lines, ""]))
+                self._stream.write("\n".join([*missing, *lines, ""]))
                 self._stream.flush()
             except OSError:
-                self._dropped += len(lines) - bool(self._dropped)
+                self._dropped += len(lines)
             else:
                 self._dropped = 0
 
