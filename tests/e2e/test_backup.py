@@ -72,6 +72,6 @@ def test_the_check_finds_a_backup_that_began_too_early(tmp_path: Path):
         assert server.run("db", "backup", str(tmp_path / "early.db")).returncode == 0
         clients.wait_for(20)
         clients.stop()
-    early = Served(tmp_path / "unused", f"sqlite:///{tmp_path / 'early.db'}")
+    early = Served(tmp_path / "unused", database_url=f"sqlite:///{tmp_path / 'early.db'}")
     attempts = clients.history.attempts()
     assert {violation.rule for violation in check(attempts, books_of(early))} == {"lost"}

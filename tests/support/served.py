@@ -55,11 +55,11 @@ class Served:
     """
 
     data_dir: Path
-    database_url: str | None = None
-    variables: dict[str, str] = field(default_factory=dict)
     http_port: int = field(default_factory=free_port)
     grpc_port: int = field(default_factory=free_port)
     process: "subprocess.Popen[str] | None" = None
+    database_url: str | None = None
+    variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -238,7 +238,7 @@ def _answer(status: int, headers: Any, body: bytes) -> Answer:
 @contextlib.contextmanager
 def served(data_dir: Path, *flags: str, database_url: str | None = None) -> Iterator[Served]:
     """Run a server for the length of a block."""
-    server = Served(data_dir, database_url)
+    server = Served(data_dir, database_url=database_url)
     server.start(*flags)
     try:
         yield server
