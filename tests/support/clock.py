@@ -17,3 +17,7 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         self._now_ms += round(seconds * 1000)
         self._monotonic += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Set the time of day, on or back; no time passes."""
+        self._now_ms += round(seconds * 1000)

@@ -1,39 +1,40 @@
-"""Clients that send without pause and remember what they were told."""
+"""Clients that send without pause over REST and note in a history what they were told."""
 
 import http.client
 import json
+import random
 import threading
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tests.support.history import History, Outcome, Send
+from tests.support.served import Account, Answer
 
 _TIMEOUT_S = 30.0
-
-
-@dataclass
-class History:
-    """What many clients saw. A message is known by its content, which is never used twice."""
-
-    acknowledged: dict[str, str] = field(default_factory=dict)
-    """Content → message id, of every 200."""
-    attempted: set[str] = field(default_factory=set)
-    """Every content that was ever put on the wire."""
-    retried: dict[str, set[str]] = field(default_factory=dict)
-    """Content → ids that its repeated sends under one idempotency key were answered with."""
-    surprises: list[str] = field(default_factory=list)
-    """Answers that nobody should get."""
+_PAUSE_S = 0.02
+_PART = 160
+_PARTS = 5
+_REPEATED = 0.1
+"""How many of the keyed sends are sent again once they are acknowledged, and as many with another text."""
 
 
 class Clients:
-    """Threads that send until told to stop, each on a connection of its own."""
+    """Threads that send until told to stop, each on a connection of its own.
 
-    def __init__(self, port: int, keys: list[str], *, threads: int = 8) -> None:
+    Every other send has an idempotency key and is repeated until it is answered; some are repeated after that as
+    well, as they were and with another text. `ports` are those of the edges, which are taken in turn.
+    """
+
+    def __init__(self, ports: Sequence[int], accounts: Sequence[Account], *, threads: int = 8) -> None:
         self.history = History()
-        self._port = port
+        self._ports = ports
         self._stop = threading.Event()
-        self._lock = threading.Lock()
         self._acknowledged = threading.Semaphore(0)
         self._threads = [
-            threading.Thread(target=self._send_on, args=(keys[number % len(keys)],), daemon=True)
+            threading.Thread(
+                target=self._send_on, args=(number, accounts[number % len(accounts)]), daemon=True
+            )
             for number in range(threads)
         ]
 
@@ -42,9 +43,10 @@ class Clients:
             thread.start()
 
     def stop(self) -> None:
+        """Begin no send more, and wait for the answers that are still to come."""
         self._stop.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(2 * _TIMEOUT_S)
             assert not thread.is_alive(), "a client hangs"
 
     def wait_for(self, acknowledgements: int) -> None:
@@ -52,55 +54,84 @@ class Clients:
         for _ in range(acknowledgements):
             assert self._acknowledged.acquire(timeout=60), "no send was acknowledged for a minute"
 
-    def _send_on(self, key: str) -> None:
-        connection: http.client.HTTPConnection | None = None
+    def ask(self, send: Callable[[str], Answer], account: Account) -> Answer:
+        """Have one message sent by other means, given its content; the history knows of it as of all others."""
+        wanted = _next_send(account.id)._replace(key=None)
+        number = self.history.begin(wanted)
+        answer = send(wanted.content)
+        self.history.end(number, *meaning(answer.status, answer.body))
+        return answer
+
+    def _send_on(self, number: int, account: Account) -> None:
+        client = _Client(self._ports[number % len(self._ports)], account, self.history)
         while not self._stop.is_set():
-            content = uuid.uuid4().hex
-            # Every other message carries a key, and is then sent until it is answered.
-            idempotency_key = f"k-{content}" if int(content[0], 16) % 2 else None
-            while not self._stop.is_set():
-                try:
-                    connection = connection or self._connect()
-                    with self._lock:
-                        self.history.attempted.add(content)
-                    status, body = _post(connection, key, content, idempotency_key)
-                except (OSError, http.client.HTTPException):
-                    if connection is not None:
-                        connection.close()
-                    connection = None
-                    if self._stop.wait(0.02) or idempotency_key is None:
-                        break
-                    continue
-                self._note(status, body, content, idempotency_key)
-                if status == 200 or idempotency_key is None:
-                    break
-        if connection is not None:
-            connection.close()
-
-    def _connect(self) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_TIMEOUT_S)
-        connection.connect()
-        return connection
-
-    def _note(self, status: int, body: bytes, content: str, idempotency_key: str | None) -> None:
-        with self._lock:
-            if status == 200:
-                message_id = json.loads(body)["ID"]
-                self.history.acknowledged[content] = message_id
-                if idempotency_key is not None:
-                    self.history.retried.setdefault(content, set()).add(message_id)
+            send = _next_send(account.id)
+            outcome = client.attempt(send)
+            while send.key is not None and outcome is Outcome.UNKNOWN and not self._stop.wait(_PAUSE_S):
+                outcome = client.attempt(send)
+            if outcome is Outcome.ACKNOWLEDGED:
                 self._acknowledged.release()
-            elif status not in (503, 504):
-                self.history.surprises.append(f"{status}: {body[:200]!r}")
+                if send.key is not None and random.random() < _REPEATED:
+                    client.attempt(send)
+                    client.attempt(send._replace(content=f"other {send.content}"[: len(send.content)]))
+            elif outcome is Outcome.UNKNOWN:
+                self._stop.wait(_PAUSE_S)
+        client.close()
 
 
-def _post(
-    connection: http.client.HTTPConnection, key: str, content: str, idempotency_key: str | None
-) -> tuple[int, bytes]:
-    headers = {"Authorization": key, "Content-Type": "application/json"}
-    if idempotency_key is not None:
-        headers["Idempotency-Key"] = idempotency_key
-    body = json.dumps({"recipient": "+447700900000", "content": content})
-    connection.request("POST", "/api/messages", body, headers)
-    response = connection.getresponse()
-    return response.status, response.read()
+class _Client:
+    """One connection, made again whenever it broke."""
+
+    def __init__(self, port: int, account: Account, history: History) -> None:
+        self._port = port
+        self._account = account
+        self._history = history
+        self._connection: http.client.HTTPConnection | None = None
+
+    def attempt(self, send: Send) -> Outcome:
+        """Send once and note what came of it."""
+        number = self._history.begin(send)
+        try:
+            status, answer = self._post(send)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            outcome, detail = Outcome.UNKNOWN, type(error).__name__
+        else:
+            outcome, detail = meaning(status, json.loads(answer))
+        self._history.end(number, outcome, detail)
+        return outcome
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    def _post(self, send: Send) -> tuple[int, bytes]:
+        if self._connection is None:
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_TIMEOUT_S)
+            connection.connect()
+            self._connection = connection
+        headers = {"Authorization": self._account.key, "Content-Type": "application/json"}
+        if send.key is not None:
+            headers["Idempotency-Key"] = send.key
+        body = json.dumps({"recipient": "+447700900000", "content": send.content})
+        self._connection.request("POST", "/api/messages", body, headers)
+        response = self._connection.getresponse()
+        return response.status, response.read()
+
+
+def _next_send(account_id: str) -> Send:
+    """Return a send of a random cost whose content nobody has used, every other one with a key."""
+    name = uuid.uuid4().hex
+    credits = random.choice((1, 1, 1, random.randint(1, _PARTS)))
+    key = f"k-{name}" if int(name[0], 16) % 2 else None
+    return Send(name.ljust(_PART * (credits - 1) + len(name), "."), account_id, key, credits)
+
+
+def meaning(status: int, answer: Mapping[str, Any]) -> tuple[Outcome, str]:
+    """Return what an answer tells a client about what it has sent."""
+    if status == 200:
+        return Outcome.ACKNOWLEDGED, str(answer["ID"])
+    if status >= 500:
+        return Outcome.UNKNOWN, str(status)
+    return Outcome.REFUSED, str(answer["code"])

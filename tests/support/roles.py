@@ -49,6 +49,11 @@ class RoleProcess:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
     def end(self) -> None:
         """Kill what still runs."""
         if self.process is not None and self.process.poll() is None:

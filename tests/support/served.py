@@ -1,5 +1,6 @@
 """A real `hydrasms serve` in a process of its own, as its users run it."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -11,10 +12,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import SecretStr
+
+from hydrasms_app.database import open_database
+from hydrasms_app.settings import Settings
+from hydrasms_core.db.transaction import Database, Work
+
+T = TypeVar("T")
 
 HYDRASMS = str(Path(sys.executable).with_name("hydrasms"))
 READY_S = 60.0
@@ -26,6 +35,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Account(NamedTuple):
+    """Whom a client sends for."""
+
+    id: str
+    key: str
+
+
 @dataclass
 class Answer:
     status: int
@@ -35,12 +51,17 @@ class Answer:
 
 @dataclass
 class Served:
-    """A server that may be killed and started again on the same data directory and ports."""
+    """A server that may be killed and started again on the same data directory, database and ports.
+
+    Without a `database_url` the database is the SQLite file of the data directory; `variables` are set beside ours.
+    """
 
     data_dir: Path
     http_port: int = field(default_factory=free_port)
     grpc_port: int = field(default_factory=free_port)
     process: "subprocess.Popen[str] | None" = None
+    database_url: str | None = None
+    variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -50,6 +71,8 @@ class Served:
             "HYDRASMS_GRPC_PORT": str(self.grpc_port),
             "HYDRASMS_DATA_DIR": str(self.data_dir),
             "HYDRASMS_LOG_FORMAT": "json",
+            **({"HYDRASMS_DATABASE_URL": self.database_url} if self.database_url else {}),
+            **self.variables,
         }
 
     @property
@@ -67,23 +90,40 @@ class Served:
     def start(self, *flags: str) -> float:
         """Start and wait until it is ready; returns how many seconds that took."""
         began = time.monotonic()
+        assert self.try_start(*flags), f"serve ended:\n{self.log_file.read_text()[-4000:]}"
+        return time.monotonic() - began
+
+    def try_start(self, *flags: str) -> bool:
+        """Start and wait until it is ready, or has ended instead; tells which."""
+        began = time.monotonic()
         # It says that it is up once all is there; what it said before it was killed does not count.
         said_before = self._greetings()
         with self.log_file.open("a") as log, self.output_file.open("a") as output:
+            # A group of its own, so that a kill takes whatever processes it has started as well.
             self.process = subprocess.Popen(
-                [HYDRASMS, "serve", *flags], env=self.environment, stdout=output, stderr=log, text=True
+                [HYDRASMS, "serve", *flags],
+                env=self.environment,
+                stdout=output,
+                stderr=log,
+                text=True,
+                start_new_session=True,
             )
         while self._greetings() == said_before or not self._is_ready():
-            assert self.process.poll() is None, f"serve ended:\n{self.log_file.read_text()[-4000:]}"
+            if not self.is_up():
+                return False
             assert time.monotonic() - began < READY_S, "serve is not ready in time"
             # There is no event to wait for across processes; the bound is above.
             time.sleep(0.02)
-        return time.monotonic() - began
+        return True
+
+    def is_up(self) -> bool:
+        """Tell whether the process runs."""
+        return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
-        """Kill it as a crash would: no handler runs."""
+        """Kill all its processes as a crash would: no handler runs."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
 
     def terminate(self) -> int:
@@ -108,12 +148,38 @@ class Served:
         """Run one command with --json and return what it prints."""
         done = self.run(*arguments, "--json", given=given)
         assert done.returncode == 0, done.stderr
+        return self.parse(done)
+
+    def parse(self, done: "subprocess.CompletedProcess[str]") -> Any:
+        """Return what a command with --json has printed."""
         return json.loads(done.stdout)
 
-    def account(self, credits: int = 100) -> tuple[str, str]:
+    def account(self, credits: int = 100) -> Account:
         """Create an account and return its id and key."""
         made = self.json("account", "create", "test", "--credits", str(credits))
-        return made["account_id"], made["api_key"]
+        return Account(made["account_id"], made["api_key"])
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that lead to its database."""
+        url = None if self.database_url is None else SecretStr(self.database_url)
+        return Settings(data_dir=self.data_dir, database_url=url)
+
+    def read(self, work: Work[T]) -> T:
+        """Read its database past it, in one transaction; it need not run."""
+        return self.with_database(lambda database: database.read(work))
+
+    def with_database(self, work: Callable[[Database], Any]) -> Any:
+        """Run work on its database, opened for the length of the work."""
+
+        async def opened() -> Any:
+            database = open_database(self.settings)
+            try:
+                return await work(database)
+            finally:
+                await database.close()
+
+        return asyncio.run(opened())
 
     def send(
         self, key: str, content: str = "Hello", *, recipient: str = "+447700900000", **headers: str
@@ -173,14 +239,14 @@ def _answer(status: int, headers: Any, body: bytes) -> Answer:
 
 
 @contextlib.contextmanager
-def served(data_dir: Path, *flags: str) -> Iterator[Served]:
+def served(data_dir: Path, *flags: str, database_url: str | None = None) -> Iterator[Served]:
     """Run a server for the length of a block."""
-    server = Served(data_dir)
+    server = Served(data_dir, database_url=database_url)
     server.start(*flags)
     try:
         yield server
     finally:
-        if server.process is not None and server.process.poll() is None:
+        if server.is_up():
             server.kill()
 
 

@@ -1,5 +1,6 @@
 """What reaches the log, and what must not."""
 
+import errno
 import io
 import json
 import logging
@@ -87,3 +88,34 @@ def test_the_request_id_is_on_every_line_of_its_request(written):
     inside, outside = written.getvalue().splitlines()
     assert "r-17" in inside
     assert "r-17" not in outside
+
+
+class FullDisk(io.StringIO):
+    """A stream that takes nothing until there is space."""
+
+    is_full = True
+
+    def write(self, text):
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+def test_a_log_that_cannot_be_written_stops_nobody_and_says_later_what_is_missing(monkeypatch):
+    stream = FullDisk()
+    monkeypatch.setattr(sys, "stderr", stream)
+    hydrasms_log.configure_logging("info", "json")
+    log = hydrasms_log.get_logger("test")
+    try:
+        for _ in range(3):
+            log.warning("lost")
+        stream.is_full = False
+        log.warning("written")
+        log.warning("written too")
+    finally:
+        structlog.reset_defaults()
+        hydrasms_log._direct = None
+        logging.basicConfig(force=True, handlers=[logging.NullHandler()])
+    lines = [json.loads(line) for line in stream.getvalue().splitlines() if line]
+    assert [line["event"] for line in lines] == ["log_lines_dropped", "written", "written too"]
+    assert lines[0]["lines"] == 3

@@ -6,6 +6,7 @@ import grpc
 
 from hydrasms.accounts.v1 import account_service_pb2 as pb
 from hydrasms.accounts.v1 import account_service_pb2_grpc
+from hydrasms_app.problems import Problem
 from hydrasms_base.keys import digest_key, display_prefix, generate_key
 from hydrasms_base.secret import Secret, write_secret
 
@@ -14,11 +15,18 @@ _TIMEOUT_S = 10.0
 
 
 async def demo_key(channel: grpc.aio.Channel, token: Secret, path: Path) -> str | None:
-    """Return the demo account's key; on a server without accounts, make the account first.
+    """Return the demo account's key; on a server without accounts, make the account first. Raises Problem.
 
     The key is written down before the account exists and creating is idempotent, so that a crash in between
     leaves nothing that the next start cannot finish. None where accounts exist and no demo key was ever made.
     """
+    try:
+        return await _found_or_made(channel, token, path)
+    except grpc.aio.AioRpcError as error:
+        raise Problem(f"the demo account cannot be looked up or made: {error.details()}") from None
+
+
+async def _found_or_made(channel: grpc.aio.Channel, token: Secret, path: Path) -> str | None:
     accounts = account_service_pb2_grpc.AccountServiceStub(channel)
     metadata = (("authorization", f"Bearer {token.reveal()}"),)
     if not path.exists():  # noqa: ASYNC240 - once, before anybody is served

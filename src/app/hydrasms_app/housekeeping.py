@@ -10,6 +10,8 @@ from hydrasms_core.errors import StoreUnavailable
 from hydrasms_core.idempotency import store as idempotency
 
 _EVERY_S = 60.0
+_CLOCK_MAY_JUMP_MS = 2 * 3_600_000
+"""Keys are kept for so much longer than is promised, so that a clock that is set on shortens nobody's."""
 
 log = get_logger(__name__)
 
@@ -34,6 +36,8 @@ class Housekeeping:
     async def purge(self) -> None:
         """Purge all that is past its time, in small transactions, so that nobody waits long for the writer."""
         now_ms = self._clock.now_ms()
-        while await self._database.write(lambda tx: idempotency.purge(tx, now_ms=now_ms)):
+        while await self._database.write(
+            lambda tx: idempotency.purge(tx, now_ms=now_ms - _CLOCK_MAY_JUMP_MS)
+        ):
             pass
         await self._simulator.purge(now_ms)

@@ -134,6 +134,9 @@ def _in_transaction(target: Target, work: Callable[[sa.Connection], T]) -> T:
     except sa.exc.DBAPIError as error:
         busy = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
         raise (NotYet if busy else Problem)(f"{_shown(target)} cannot be used: {error.orig}") from None
+    except UnicodeDecodeError:
+        # SQLite quotes damage that is no text, and the driver fails over the quotation.
+        raise Problem(f"{_shown(target)} cannot be used: database disk image is malformed") from None
     except StoreUnavailable as error:
         raise NotYet(f"{_shown(target)} cannot be reached: {error.__cause__}") from None
 

@@ -11,6 +11,7 @@ import uvloop
 from hydrasms.billing.v1 import billing_service_pb2
 from hydrasms_app import greetings, migrate
 from hydrasms_app.compose import running, running_core, running_edge, running_worker
+from hydrasms_app.damage import damage_told, require_sound
 from hydrasms_app.data_dir import held_data_dir
 from hydrasms_app.database import await_database, open_database
 from hydrasms_app.serving import Up, serve_until_told
@@ -27,15 +28,17 @@ def serve(
 ) -> None:
     """Run one role, or everything, in this process until SIGTERM or SIGINT, then drain; raises Problem."""
     configure_logging(settings.log_level, settings.log_format)
-    if role is None:
-        uvloop.run(serve_until_told(_everything(settings, dispatcher=dispatcher, demo=demo)))
-    else:
-        uvloop.run(serve_until_told(_ROLES[role](settings)))
+    with damage_told(settings):
+        if role is None:
+            uvloop.run(serve_until_told(_everything(settings, dispatcher=dispatcher, demo=demo)))
+        else:
+            uvloop.run(serve_until_told(_ROLES[role](settings)))
 
 
 def verify_offline(settings: Settings) -> billing_service_pb2.VerifyLedgerResponse:
-    """Verify the ledger without a core; raises Problem."""
+    """Verify the ledger, and that its file is sound, without a core; raises Problem."""
     migrate.check_usable(settings.database)
+    require_sound(settings)
 
     async def work() -> billing_service_pb2.VerifyLedgerResponse:
         database = open_database(settings)
@@ -44,7 +47,8 @@ def verify_offline(settings: Settings) -> billing_service_pb2.VerifyLedgerRespon
         finally:
             await database.close()
 
-    return asyncio.run(work())
+    with damage_told(settings):
+        return asyncio.run(work())
 
 
 @contextlib.asynccontextmanager

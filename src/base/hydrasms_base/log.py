@@ -113,6 +113,11 @@ def _iso_now() -> str:
     return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
+def _missing(lines: int) -> str:
+    fields = {"lines": lines, "event": "log_lines_dropped", "level": "warning", "timestamp": _iso_now()}
+    return orjson.dumps(fields).decode()
+
+
 class _Lines:
     """Writes lines to a stream; structlog calls the method of a line's level."""
 
@@ -120,6 +125,7 @@ class _Lines:
         self._stream = stream
         self._lock = threading.Lock()
         self._waiting: list[str] = []
+        self._dropped = 0
         self._something = threading.Event()
         threading.Thread(target=self._write_on, name="hydrasms-log", daemon=True).start()
 
@@ -135,12 +141,24 @@ class _Lines:
         self.flush()
 
     def flush(self) -> None:
-        """Write all lines that wait."""
+        """Write all lines that wait; those that cannot be written are dropped, and counted once that is over.
+
+        A log that nobody can write, on a disk that is full, must stop neither whoever logs nor later lines.
+        """
         with self._lock:
             lines, self._waiting = self._waiting, []
-            for piece in _pieces(lines):
-                self._stream.write(piece)
+            if not lines:
+                return
+            # What came first of all that was dropped may have been written in part, so that a line is to end.
+            missing = ["", _missing(self._dropped)] if self._dropped else []
+            try:
+                for piece in _pieces([*missing, *lines]):
+                    self._stream.write(piece)
                 self._stream.flush()
+            except OSError:
+                self._dropped += len(lines)
+            else:
+                self._dropped = 0
 
     def _write_on(self) -> None:
         while True:

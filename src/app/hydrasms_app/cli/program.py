@@ -11,7 +11,18 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from hydrasms_app.cli import accounts, certs, credit, keys, ledger, messages, server, simulate, transactions
+from hydrasms_app.cli import (
+    accounts,
+    backup,
+    certs,
+    credit,
+    keys,
+    ledger,
+    messages,
+    server,
+    simulate,
+    transactions,
+)
 from hydrasms_app.cli.output import shown
 from hydrasms_app.problems import Problem
 
@@ -65,6 +76,7 @@ app = typer.Typer(
     help="A self-hosted SMS platform. HYDRASMS_CORE and HYDRASMS_TOKEN_FILE say which core a command calls.",
 )
 app.command()(server.serve)
+server.database.command()(backup.backup)
 app.add_typer(server.database, name="db")
 app.add_typer(accounts.app, name="account")
 app.add_typer(keys.app, name="key")

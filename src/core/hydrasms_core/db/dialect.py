@@ -32,6 +32,7 @@ _INTEGERS = frozenset(
         "most",
         "ordinal",
         "segments",
+        "spare",
     }
 )
 """What holds numbers, besides all that ends in `_ms`; PostgreSQL wants to be told, and all else is text."""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from hydrasms_base.log import get_logger
-from hydrasms_core.db.transaction import Database, Transaction
+from hydrasms_core.db.transaction import Database, StoreCorrupt, Transaction
 from hydrasms_core.errors import DomainError, Overloaded
 
 Item = TypeVar("Item")
@@ -193,7 +193,7 @@ class GroupCommit(Generic[Item, Outcome]):
     async def _commit_batch(self, batch: list[_Waiting[Item, Outcome]]) -> None:
         try:
             outcomes = await self._write([waiting.item for waiting in batch])
-        except DomainError as error:
+        except (DomainError, StoreCorrupt) as error:
             # The database refuses everybody: taking the batch apart would only ask it again.
             for waiting in batch:
                 _refuse(waiting, error)

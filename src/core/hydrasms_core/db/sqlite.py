@@ -19,11 +19,14 @@ from sqlalchemy import event, exc
 from sqlalchemy.pool import NullPool
 
 from hydrasms_core.db.dialect import SetStatement
-from hydrasms_core.db.transaction import IntegrityViolation, StoreCorrupt, Work
+from hydrasms_core.db.sqlite_errors import SqliteErrors
+from hydrasms_core.db.transaction import Work
 from hydrasms_core.db.turns import Turnstile
 from hydrasms_core.errors import StoreUnavailable
 
 T = TypeVar("T")
+
+Connect = Callable[[], sa.Connection]
 
 _READERS = 4
 _BUSY_TIMEOUT_S = 5.0
@@ -159,8 +162,9 @@ class _Turns(NamedTuple):
 class _Job(Generic[T]):
     """One transaction, and the future of whoever asked for it; to be made and awaited on the loop's thread."""
 
-    def __init__(self, work: Work[T], turns: _Turns | None) -> None:
+    def __init__(self, work: Work[T], errors: SqliteErrors, turns: _Turns | None) -> None:
         self._work = work
+        self._errors = errors
         self._loop = asyncio.get_running_loop()
         self._turns = turns
         # Taken once: by the thread that does the job, or by the loop that gives it up.
@@ -168,7 +172,7 @@ class _Job(Generic[T]):
         self.done: asyncio.Future[T] = self._loop.create_future()
         self._timer = self._loop.call_later(turns.patience_s, self._give_up) if turns is not None else None
 
-    def run(self, connect: Callable[[], sa.Connection]) -> None:
+    def run(self, connect: Connect) -> None:
         """Run the transaction, in its turn, and hand over what came of it."""
         result: T | None = None
         error: Exception | None = None
@@ -183,8 +187,8 @@ class _Job(Generic[T]):
                     result = self._transact(connect())
                 finally:
                     self._turns.turnstile.give_back()
-        except (sqlite3.Error, exc.DBAPIError) as caught:
-            error = _translated(caught)
+        except (sqlite3.Error, exc.DBAPIError, UnicodeDecodeError) as caught:
+            error = self._errors.translated(caught)
             error.__cause__ = caught
         except Exception as caught:  # noqa: BLE001 - it belongs to whoever awaits the result
             error = caught
@@ -222,6 +226,7 @@ class _Threads:
 
     def __init__(self, name: str, engine: sa.Engine, number: int, turns: _Turns | None = None) -> None:
         self._engine = engine
+        self._errors = SqliteErrors()
         self._turns = turns
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._loop, name=name, daemon=True) for _ in range(number)]
@@ -229,7 +234,7 @@ class _Threads:
             thread.start()
 
     async def run(self, work: Work[T]) -> T:
-        job = _Job(work, self._turns)
+        job = _Job(work, self._errors, self._turns)
         self._jobs.put(job)
         return await job.done
 
@@ -246,8 +251,9 @@ class _Threads:
         connection: sa.Connection | None = None
 
         def connect() -> sa.Connection:
-            # Opened by the first who asks: most threads of a process that only looks something up are never asked.
             nonlocal connection
+            # Opened by the first who asks: most threads of a process that only looks something up are never
+            # asked. Where it cannot be opened whoever asks is told, and the next who asks tries again.
             connection = connection or self._engine.connect()
             return connection
 
@@ -267,15 +273,3 @@ def _run_at_once(coroutine: Coroutine[Any, Any, T]) -> T:
         return cast("T", stop.value)
     coroutine.close()
     raise RuntimeError("a transaction waited for something other than its database")
-
-
-def _translated(error: Exception) -> Exception:
-    original = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
-    # SQLAlchemy wraps the error of the driver; its class is what tells.
-    if isinstance(original, sqlite3.IntegrityError | exc.IntegrityError):
-        return IntegrityViolation(str(original))
-    if isinstance(original, sqlite3.OperationalError):
-        return StoreUnavailable()
-    if isinstance(original, sqlite3.DatabaseError):
-        return StoreCorrupt(str(original))
-    return StoreUnavailable() if isinstance(error, exc.OperationalError) else error

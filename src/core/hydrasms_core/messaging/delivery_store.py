@@ -23,7 +23,10 @@ _KEYS = "SELECT r.account_id, r.message_id FROM {rows}"
 _STATUSES = {status.value: status for status in Status}
 _ENCODINGS = {encoding.value: encoding for encoding in Encoding}
 
-_IS_DUE = "step = :step AND due_at_ms <= :now_ms AND claim NOT IN (SELECT living.claim FROM living)"
+_IS_DUE = (
+    "step = :step AND due_at_ms <= :now_ms AND claim NOT IN (SELECT living.claim FROM living)"
+    " AND (claim = '' OR :spare = 0)"
+)
 _TAKE_DUE = SetStatement(
     # One lane alone, that of the longest due.
     "WITH living AS (SELECT r.claim FROM {rows})"
@@ -183,13 +186,15 @@ class Parked(NamedTuple):
     failure: str
 
 
-async def take_due(tx: Transaction, *, now_ms: int, most: int, living: Iterable[str]) -> list[Due]:
+async def take_due(
+    tx: Transaction, *, now_ms: int, most: int, living: Iterable[str], spare: bool = False
+) -> list[Due]:
     """Return messages of one lane that are due to be handed on, but for those of living claims.
 
-    Where several workers look at once, each is given messages that the others are not: theirs they are until the
-    transaction ends, and after it only with a lease.
+    `spare` leaves out those of all claims. Where several workers look at once, each is given messages that the
+    others are not: theirs they are until the transaction ends, and after it only with a lease.
     """
-    held = await _take(tx, Step.SUBMIT, now_ms=now_ms, most=most, living=living)
+    held = await _take(tx, Step.SUBMIT, now_ms=now_ms, most=most, living=living, spare=spare)
     found = {(row[0], row[1]): row for row in await tx.execute_set(_FIND_DUE, list(held))} if held else {}
     return [
         Due(
@@ -215,11 +220,12 @@ async def take_overdue_receipts(tx: Transaction, *, now_ms: int, most: int) -> l
 
 
 async def _take(
-    tx: Transaction, step: Step, *, now_ms: int, most: int, living: Iterable[str]
+    tx: Transaction, step: Step, *, now_ms: int, most: int, living: Iterable[str], spare: bool = False
 ) -> dict[Key, tuple[bool, int]]:
     """Return messages of one lane whose step is due, each with whether a claim is on it and its lane."""
     rows = [(claim,) for claim in living]
-    taken = await tx.execute_set(_TAKE_DUE, rows, {"step": step.value, "now_ms": now_ms, "most": most})
+    parameters = {"step": step.value, "now_ms": now_ms, "most": most, "spare": int(spare)}
+    taken = await tx.execute_set(_TAKE_DUE, rows, parameters)
     return {(row[0], row[1]): (bool(row[2]), row[3]) for row in taken}
 
 
@@ -247,6 +253,16 @@ async def lease(tx: Transaction, claim: str, handed: Sequence[Key], *, until_ms:
 async def renew(tx: Transaction, claim: str, held: Sequence[Key], *, until_ms: int) -> None:
     """Let a claim last longer, on those of its messages that it still holds."""
     await tx.execute_set(_RENEW, held, {"claim": claim, "until_ms": until_ms})
+
+
+async def bring_forward(tx: Transaction, *, now_ms: int, ahead_ms: int) -> int:
+    """Let messages that nobody holds be due now, where they are due after `ahead_ms`; returns how many they were."""
+    result = await tx.execute(
+        sa.update(outbox)
+        .where(outbox.c.step == Step.SUBMIT.value, outbox.c.due_at_ms > ahead_ms, outbox.c.claim == "")
+        .values(due_at_ms=now_ms)
+    )
+    return result.rowcount
 
 
 async def release_claims(tx: Transaction, *, now_ms: int) -> int:

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 
 from hydrasms_base.clock import Clock
 from hydrasms_base.log import get_logger
@@ -11,6 +12,7 @@ from hydrasms_core.carriers.base import Answer, AnswerLost, Carrier
 from hydrasms_core.carriers.registry import Carriers
 from hydrasms_core.db.transaction import Database, Transaction
 from hydrasms_core.errors import StoreUnavailable
+from hydrasms_core.messaging.clock_jumps import ClockJumps
 from hydrasms_core.messaging.handover import Batch, Claim, Handover, Settlement
 from hydrasms_core.messaging.ports import Credits
 from hydrasms_core.settings import DeliverySettings
@@ -49,6 +51,10 @@ class Dispatcher:
         self._handover = Handover(credits, carriers, clock, self._settings)
         self._slots = asyncio.Semaphore(self._settings.max_in_flight)
         self._living: set[str] = set()
+        self._jumps = ClockJumps(clock)
+        self._spares_until = -math.inf
+        # What is queued may also have come from before a jump that nobody was there to notice.
+        self._looks_ahead = True
         self._wakened = asyncio.Event()
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
@@ -114,8 +120,10 @@ class Dispatcher:
                 return 0.0
             # Whoever calls from here on has not been seen by this claim.
             self._wakened.clear()
+            # As of now: the transaction may run on another thread.
             living = frozenset(self._living)
-            claim = await self._database.write(lambda tx: self._handover.claim(tx, living))
+            claim = await self._database.write(lambda tx: self._claim(tx, living))
+            self._looks_ahead = False
             claimed = bool(claim.batches)
         finally:
             if not claimed:
@@ -130,6 +138,29 @@ class Dispatcher:
         if max(claim.due, swept) >= self._settings.max_batch:
             return 0.0
         return self._rest_s(claim)
+
+    def _mind_the_clock(self) -> None:
+        """Keep a jump of the time of day from doing harm.
+
+        Set on, it ends all leases at once, also those of other workers that live: they get one lease's time to renew
+        them, as they do three times a lease, before anything is taken over. Set back, it leaves messages due in a
+        future that was the past: they are due now.
+        """
+        jump_s = self._jumps.seconds()
+        if jump_s:
+            log.warning("clock_jumped", seconds=round(jump_s, 1))
+            self._spares_until = self._clock.monotonic() + self._settings.lease_s
+            self._looks_ahead = True
+
+    async def _claim(self, tx: Transaction, living: Collection[str]) -> Claim:
+        # Here and not before: a claim may have waited long for its transaction, and reads the clock in it.
+        self._mind_the_clock()
+        if self._looks_ahead:
+            brought = await self._handover.bring_forward(tx)
+            if brought:
+                log.warning("brought_forward", messages=brought)
+        spare = self._clock.monotonic() < self._spares_until
+        return await self._handover.claim(tx, living, spare=spare)
 
     def _rest_s(self, claim: Claim) -> float:
         now_ms = self._clock.now_ms()

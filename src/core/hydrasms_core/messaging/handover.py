@@ -17,6 +17,7 @@ from hydrasms_core.carriers.registry import Carriers
 from hydrasms_core.db.transaction import Transaction
 from hydrasms_core.messaging import delivery_store as store
 from hydrasms_core.messaging.delivery import (
+    MAX_BACK_OFF_MS,
     NO_RECEIPT,
     Change,
     Standing,
@@ -30,6 +31,9 @@ from hydrasms_core.messaging.model import Status
 from hydrasms_core.messaging.ports import Charge, Credits
 from hydrasms_core.messaging.receipts import apply_parked
 from hydrasms_core.settings import DeliverySettings
+
+_CLOCKS_DIFFER_MS = 60_000
+"""By how much the clocks of several hosts may differ, generously."""
 
 
 class Held(NamedTuple):
@@ -88,14 +92,14 @@ class Handover:
         self._lease_ms = round(settings.lease_s * 1000)
         self._receipt_timeout_ms = round(settings.receipt_timeout_s * 1000)
 
-    async def claim(self, tx: Transaction, living: Collection[str]) -> Claim:
-        """Take what is due, but for what this process's own living claims hold.
+    async def claim(self, tx: Transaction, living: Collection[str], *, spare: bool = False) -> Claim:
+        """Take what is due, but for what this process's own living claims hold, and, to spare others, theirs too.
 
         Their leases may have run out by the clock all the same: it may jump, and the store may be gone for longer
         than a lease.
         """
         now_ms, taken_at, claim_id = self._clock.now_ms(), self._clock.monotonic(), new_id()
-        due = await store.take_due(tx, now_ms=now_ms, most=self._most, living=living)
+        due = await store.take_due(tx, now_ms=now_ms, most=self._most, living=living, spare=spare)
         batches: defaultdict[str, Batch] = defaultdict(lambda: Batch(lane=due[0].lane))
         given_up: list[tuple[Due, Change]] = []
         for message in due:
@@ -162,6 +166,15 @@ class Handover:
             )
             await store.forget(tx, [key for key, _ in overdue])
         return len(overdue)
+
+    async def bring_forward(self, tx: Transaction) -> int:
+        """Let messages be due now that are due later than any pause between two attempts explains: the clock was set
+        back since. Returns how many those were.
+        """
+        now_ms = self._clock.now_ms()
+        return await store.bring_forward(
+            tx, now_ms=now_ms, ahead_ms=now_ms + MAX_BACK_OFF_MS + _CLOCKS_DIFFER_MS
+        )
 
     async def release_claims(self, tx: Transaction) -> int:
         """Let the claims of dead predecessors end at once; returns how many messages they held."""

@@ -1,0 +1,23 @@
+"""Fixtures of the end-to-end tests."""
+
+from collections.abc import Callable
+
+import pytest
+
+Note = Callable[[str], None]
+
+_NOTES: list[str] = []
+
+
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Note:
+    """Says a figure that was measured, which no assertion depends on; all are listed when the run ends."""
+    return lambda text: _NOTES.append(f"{request.node.name}: {text}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List what was measured."""
+    if _NOTES:
+        terminalreporter.section("measured")
+        for text in _NOTES:
+            terminalreporter.line(text)
