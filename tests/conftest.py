@@ -12,18 +12,29 @@ from tests.support.clock import FakeClock
 from tests.support.product import Product, product_in
 
 
+def pytest_report_header() -> str:
+    """Say which databases a run is on."""
+    return "databases: " + (
+        ", ".join(databases.KINDS) if databases.POSTGRES else "sqlite (no server is named)"
+    )
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs PostgreSQL where no server is named; `make check` names one."""
+    """Leave out what needs PostgreSQL where no server is named; the summary counts it as deselected."""
     if databases.POSTGRES:
         return
-    left_out = [item for item in items if item.get_closest_marker("postgresql")]
-    if left_out:
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
+    left_out = {item for item in items if _needs_postgres(item)}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _needs_postgres(item: pytest.Item) -> bool:
+    kind = item.callspec.params.get("database_kind") if hasattr(item, "callspec") else None
+    return kind == "postgresql" or item.get_closest_marker("postgresql") is not None
 
 
 @pytest.fixture(scope="session")
-def template_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated, empty SQLite file, made once; tests work on copies of it."""
     return databases.make_template(tmp_path_factory.mktemp("template") / "template.db")
 
@@ -36,25 +47,33 @@ def postgres_template() -> Iterator[str]:
 
 
 @pytest.fixture
-def database_path(template_database: Path, tmp_path: Path) -> Path:
+def database_path(sqlite_template: Path, tmp_path: Path) -> Path:
+    """A SQLite file with the current schema and no rows, whatever other tests run on."""
     path = tmp_path / "hydrasms.db"
-    shutil.copyfile(template_database, path)
+    shutil.copyfile(sqlite_template, path)
     return path
 
 
-@pytest.fixture(params=databases.KINDS)
+@pytest.fixture(scope="session", params=databases.KINDS)
 def database_kind(request: pytest.FixtureRequest) -> str:
-    """Which database a test runs on: it runs on every kind that there is."""
+    """Which database a test runs on: it runs on every kind, unless it says otherwise."""
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def database_template(request: pytest.FixtureRequest, database_kind: str) -> Path | str:
+    """A migrated, empty database of the kind: a file, or a name."""
+    fixture = "sqlite_template" if database_kind == "sqlite" else "postgres_template"
+    template: Path | str = request.getfixturevalue(fixture)
+    return template
 
 
 @pytest.fixture
 async def database_target(
-    request: pytest.FixtureRequest, database_kind: str, tmp_path: Path
+    database_kind: str, database_template: Path | str, tmp_path: Path
 ) -> AsyncIterator[Path | str]:
     """Where a database with the current schema and no rows is: a file, or a URL."""
-    fixture = "template_database" if database_kind == "sqlite" else "postgres_template"
-    async with databases.copy_of(database_kind, request.getfixturevalue(fixture), tmp_path) as target:
+    async with databases.copy_of(database_kind, database_template, tmp_path) as target:
         yield target
 
 
@@ -71,14 +90,14 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def product(template_database: Path, tmp_path: Path) -> AsyncIterator[Product]:
+async def product(database_target: Path | str, tmp_path: Path) -> AsyncIterator[Product]:
     """The whole product, up and empty."""
-    async with product_in(tmp_path / "data", template_database) as opened:
+    async with product_in(tmp_path / "data", database_target) as opened:
         yield opened
 
 
 @pytest.fixture
-async def still_product(template_database: Path, tmp_path: Path) -> AsyncIterator[Product]:
+async def still_product(database_target: Path | str, tmp_path: Path) -> AsyncIterator[Product]:
     """The product without its dispatcher, so that messages stay queued."""
-    async with product_in(tmp_path / "data", template_database, dispatcher=False) as opened:
+    async with product_in(tmp_path / "data", database_target, dispatcher=False) as opened:
         yield opened

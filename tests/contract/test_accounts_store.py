@@ -22,6 +22,7 @@ from hydrasms_core.errors import (
     NotFound,
 )
 from tests.support.accounts import FakeLedger, WatchedDatabase
+from tests.support.databases import ON_SQLITE
 
 DAY_MS = 24 * 3_600_000
 DIGEST = "ab" * 32
@@ -294,7 +295,8 @@ def files_that_hold(folder, needle):
     return [path.name for path in folder.glob("hydrasms.db*") if needle in path.read_bytes()]
 
 
-async def test_keys_are_stored_as_digests_alone(accounts, account, database_path):
+@ON_SQLITE
+async def test_keys_are_stored_as_digests_alone(accounts, account, database_target):
     keys = []
     for number in range(100):
         new = NewKey(account.id, f"key {number}", idempotency_key=f"once-{number}")
@@ -302,13 +304,14 @@ async def test_keys_are_stored_as_digests_alone(accounts, account, database_path
     rotated = await accounts.rotate_key((await accounts.list_keys(account.id, 1, "")).rows[0].id)
     keys.append(rotated.issued.secret.reveal())
     for key in keys:
-        assert files_that_hold(database_path.parent, key.encode()) == []
-        assert files_that_hold(database_path.parent, key[9:].encode()) == []
+        assert files_that_hold(database_target.parent, key.encode()) == []
+        assert files_that_hold(database_target.parent, key[9:].encode()) == []
         # The digest is there, so the search reads what was written.
-        assert files_that_hold(database_path.parent, digest_key(key).encode())
+        assert files_that_hold(database_target.parent, digest_key(key).encode())
 
 
-async def test_control_a_key_that_is_stored_in_the_clear_is_found(accounts, account, database_path):
+@ON_SQLITE
+async def test_control_a_key_that_is_stored_in_the_clear_is_found(accounts, account, database_target):
     planted = generate_key()
     await accounts.create_key(NewKey(account.id, planted))
-    assert files_that_hold(database_path.parent, planted.encode())
+    assert files_that_hold(database_target.parent, planted.encode())

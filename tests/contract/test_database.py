@@ -11,15 +11,21 @@ import sqlalchemy as sa
 
 from hydrasms_core.db.dialect import SetStatement
 from hydrasms_core.db.transaction import IntegrityViolation
+from tests.support.databases import ON_SQLITE
 from tests.support.gates import Gate
 
-PAIRS = SetStatement("INSERT INTO pairs (a, b) SELECT a, b FROM {rows} WHERE true RETURNING a, b", ("a", "b"))
-SUMS = SetStatement("SELECT a, b || :suffix FROM {rows}", ("a", "b"))
+PAIRS = SetStatement(
+    "INSERT INTO pairs (ordinal, word) SELECT ordinal, word FROM {rows} WHERE true RETURNING ordinal, word",
+    ("ordinal", "word"),
+)
+SUFFIXED = SetStatement("SELECT ordinal, word || :suffix FROM {rows}", ("ordinal", "word"))
 
 
 @pytest.fixture
 async def pairs(database):
-    await database.write(lambda tx: tx.execute(sa.text("CREATE TABLE pairs (a INTEGER PRIMARY KEY, b TEXT)")))
+    await database.write(
+        lambda tx: tx.execute(sa.text("CREATE TABLE pairs (ordinal BIGINT PRIMARY KEY, word TEXT)"))
+    )
     return database
 
 
@@ -34,7 +40,7 @@ async def test_a_statement_over_a_batch_keeps_order_types_and_nulls(pairs):
 
 
 async def test_a_statement_over_a_batch_takes_plain_parameters_too(pairs):
-    found = await pairs.read(lambda tx: tx.execute_set(SUMS, [(1, "x"), (2, "y")], {"suffix": "!"}))
+    found = await pairs.read(lambda tx: tx.execute_set(SUFFIXED, [(1, "x"), (2, "y")], {"suffix": "!"}))
     assert found == [(1, "x!"), (2, "y!")]
 
 
@@ -67,7 +73,7 @@ async def test_a_read_sees_one_state_while_writes_go_on(pairs):
 
     async def work(tx):
         before = (await tx.execute(sa.text("SELECT count(*) FROM pairs"))).scalar_one()
-        gate.pass_through()
+        await gate.pass_through(tx)
         after = (await tx.execute(sa.text("SELECT count(*) FROM pairs"))).scalar_one()
         return before, after
 
@@ -85,6 +91,7 @@ async def test_a_write_is_seen_by_the_next_read(pairs):
         assert await count(pairs) == number + 1
 
 
+@ON_SQLITE
 async def test_a_write_that_waits_for_anything_else_is_refused(pairs):
     async def work(tx):
         await tx.execute_set(PAIRS, [(1, "x")])
@@ -105,6 +112,7 @@ async def test_a_cancelled_caller_leaves_the_writer_usable(pairs):
     assert await count(pairs) == 2
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("pragma", "value"),
     [("synchronous", 2), ("recursive_triggers", 1), ("foreign_keys", 1), ("secure_delete", 1)],
@@ -114,8 +122,9 @@ async def test_the_writer_of_sqlite_is_durable_and_guarded(database, pragma, val
     assert found.scalar_one() == value
 
 
-async def test_sqlite_keeps_a_write_ahead_log(database, database_path):
-    with contextlib.closing(sqlite3.connect(database_path)) as connection:
+@ON_SQLITE
+async def test_sqlite_keeps_a_write_ahead_log(database, database_target):
+    with contextlib.closing(sqlite3.connect(database_target)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 

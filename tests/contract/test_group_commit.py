@@ -11,6 +11,7 @@ from hydrasms_core.db.group_commit import GroupCommit
 from hydrasms_core.db.transaction import IntegrityViolation
 from hydrasms_core.errors import InvalidArgument, Overloaded, StoreUnavailable
 from tests.support.accounts import NoDatabase
+from tests.support.databases import ON_SQLITE
 from tests.support.gates import Gate
 
 ITEMS = sa.table("items", sa.column("value"))
@@ -32,7 +33,7 @@ class Inserting:
     async def __call__(self, tx, numbers):
         self.batches.append(list(numbers))
         if self.gate is not None:
-            self.gate.pass_through()
+            await self.gate.pass_through(tx)
         outcomes = []
         for number in numbers:
             if number < 0:
@@ -268,6 +269,7 @@ async def test_drain_waits_for_what_was_taken_in(items):
     assert [await task for task in tasks] == [0, 10, 20, 30, 40]
 
 
+@ON_SQLITE
 async def test_the_work_of_a_transaction_runs_off_the_loop_on_sqlite(items):
     threads = []
 

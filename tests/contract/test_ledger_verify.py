@@ -1,33 +1,26 @@
 """Verification of the ledger: it finds what is wrong, and nothing where all is well."""
 
 import asyncio
-import contextlib
 import random
-import sqlite3
 import threading
 import time
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from hydrasms_app.schema import metadata
 from hydrasms_base.ids import new_id
 from hydrasms_billing.model import DiscrepancyKind
+from hydrasms_billing.tables import transfers
 from hydrasms_billing.verify import verify_ledger
 from hydrasms_core.messaging.tables import messages
-from tests.support.ledger import (
-    FATES,
-    any_transfer,
-    charge,
-    fill,
-    findings,
-    open_account,
-    send,
-    tampered,
-    unguarded,
-    verified,
-)
+from tests.support.ledger import FATES, charge, fill, findings, open_account, send
+from tests.support.tampering import any_transfer, run, tampered, unguarded
 
 BALANCE, SPEND, REFUND, TRANSFER, GUARD = DiscrepancyKind
 TRIALS = 100
+OTHERS = ", ".join(column.name for column in transfers.columns if column.name != "id")
 
 
 # ---- where all is well ----
@@ -53,12 +46,21 @@ async def test_an_account_that_opened_with_nothing_is_in_order(database):
     assert (await verify_ledger(database)).ok
 
 
-async def test_verification_changes_nothing(database, database_path):
+async def test_verification_changes_nothing(database):
     await fill(database)
-    with contextlib.closing(sqlite3.connect(database_path)) as connection:
-        before = list(connection.iterdump())
-        await verify_ledger(database)
-        assert list(connection.iterdump()) == before
+    before = await all_rows(database)
+    await verify_ledger(database)
+    assert await all_rows(database) == before
+
+
+async def all_rows(database):
+    async def work(tx):
+        return [
+            (await tx.execute(sa.select(*table.columns).order_by(*table.columns))).all()
+            for table in metadata.sorted_tables
+        ]
+
+    return await database.read(work)
 
 
 # ---- tampering, at random places ----
@@ -72,82 +74,95 @@ def expected_for(account_id, kind, message_id):
     return expected
 
 
-async def test_opening_the_guards_and_changing_nothing_is_not_reported(ledger_path):
+async def test_opening_the_guards_and_changing_nothing_is_not_reported(filled):
     """The control of all tests below: what they find is what was changed, not how."""
-    _, report = await tampered(ledger_path, lambda connection: None)
+
+    async def nothing(tx):
+        return None
+
+    _, report = await tampered(filled, nothing)
     assert report.discrepancies == []
+    await unguarded(filled, nothing)
+    assert (await verify_ledger(filled)).discrepancies == []
 
 
-async def test_an_altered_amount_is_found_wherever_it_is(ledger_path):
+async def test_an_altered_amount_is_found_wherever_it_is(filled):
     for trial in range(TRIALS):
         source = random.Random(trial)
 
-        def alter(connection, source=source):
-            account_id, transfer_id, kind, amount, message_id = any_transfer(connection, source)
+        async def alter(tx, source=source):
+            account_id, transfer_id, kind, amount, message_id = await any_transfer(tx, source)
             altered = source.choice(
                 [amount + 1, amount + source.randint(2, 10**9), amount * 2, amount + 2**40]
             )
-            connection.execute("UPDATE transfers SET amount = ? WHERE id = ?", (altered, transfer_id))
+            await set_amount(tx, altered, "id = :id", id=transfer_id)
             return expected_for(account_id, kind, message_id)
 
-        expected, report = await tampered(ledger_path, alter)
+        expected, report = await tampered(filled, alter)
         assert findings(report) == expected, f"trial {trial}"
 
 
-async def test_an_impossible_amount_is_found_and_breaks_no_sum(ledger_path):
-    for amount in (0, -1, -(2**63), 2**62 + 1, 2**63 - 1, 1.5, "many", b"\x00"):
+async def set_amount(tx, amount, condition, **parameters):
+    # Bound as it is: a column of SQLite takes any type.
+    change = sa.text(f"UPDATE transfers SET amount = :amount WHERE {condition}")
+    await tx.execute(change.bindparams(amount=amount, **parameters))
+
+
+async def test_an_impossible_amount_is_found_and_breaks_no_sum(filled, database_kind):
+    amounts: list[Any] = [0, -1, -(2**63), 2**62 + 1, 2**63 - 1]
+    if database_kind == "sqlite":
+        amounts += [1.5, "many", b"\x00"]
+    for amount in amounts:
         for condition in ("kind = 'grant'", "kind = 'spend'", "kind = 'refund'"):
 
-            def alter(connection, amount=amount, condition=condition):
-                account_id, transfer_id, *_ = any_transfer(connection, random.Random(1), condition)
-                connection.execute("UPDATE transfers SET amount = ? WHERE id = ?", (amount, transfer_id))
+            async def alter(tx, amount=amount, condition=condition):
+                account_id, transfer_id, *_ = await any_transfer(tx, random.Random(1), condition)
+                await set_amount(tx, amount, "id = :id", id=transfer_id)
                 return account_id, transfer_id
 
-            (account_id, transfer_id), report = await tampered(ledger_path, alter)
+            (account_id, transfer_id), report = await tampered(filled, alter)
             assert (TRANSFER, account_id, transfer_id) in findings(report)
 
 
-async def test_sums_past_64_bits_are_found_and_break_nothing(ledger_path):
-    def alter(connection):
-        connection.execute("UPDATE transfers SET amount = ? WHERE kind <> 'spend'", (2**62,))
-
-    _, report = await tampered(ledger_path, alter)
+async def test_sums_past_64_bits_are_found_and_break_nothing(filled):
+    _, report = await tampered(filled, lambda tx: set_amount(tx, 2**62, "kind <> 'spend'"))
     assert {found.account_id for found in report.discrepancies if found.kind is BALANCE} != set()
     assert not report.ok
 
 
-async def test_a_missing_row_is_found_wherever_it_was(ledger_path):
+async def test_a_missing_row_is_found_wherever_it_was(filled):
     for trial in range(TRIALS):
         source = random.Random(trial)
 
-        def remove(connection, source=source):
-            account_id, transfer_id, kind, _, message_id = any_transfer(connection, source)
-            connection.execute("DELETE FROM transfers WHERE id = ?", (transfer_id,))
+        async def remove(tx, source=source):
+            account_id, transfer_id, kind, _, message_id = await any_transfer(tx, source)
+            await run(tx, "DELETE FROM transfers WHERE id = :id", id=transfer_id)
             return expected_for(account_id, kind, message_id)
 
-        expected, report = await tampered(ledger_path, remove)
+        expected, report = await tampered(filled, remove)
         assert findings(report) == expected, f"trial {trial}"
 
 
-async def test_a_doubled_row_is_found_wherever_it_is(ledger_path):
+async def test_a_doubled_row_is_found_wherever_it_is(filled):
     for trial in range(TRIALS):
         source = random.Random(trial)
 
-        def double(connection, source=source):
-            account_id, transfer_id, _, _, message_id = any_transfer(connection, source)
+        async def double(tx, source=source):
+            account_id, transfer_id, _, _, message_id = await any_transfer(tx, source)
             expected = {(BALANCE, account_id, "")}
             if message_id:
                 # A second spend or refund fits in only where its index is gone, so that shows as well.
-                connection.execute("DROP INDEX uq_transfers_message")
+                await run(tx, "DROP INDEX uq_transfers_message")
                 expected |= {(TRANSFER, account_id, message_id), (GUARD, "", "uq_transfers_message")}
-            connection.execute(
-                "CREATE TEMP TABLE twin AS SELECT * FROM transfers WHERE id = ?", (transfer_id,)
+            await run(
+                tx,
+                f"INSERT INTO transfers (id, {OTHERS}) SELECT :twin, {OTHERS} FROM transfers WHERE id = :id",
+                id=transfer_id,
+                twin=new_id(),
             )
-            connection.execute("UPDATE twin SET id = ?", (new_id(),))
-            connection.execute("INSERT INTO transfers SELECT * FROM twin")
             return expected
 
-        expected, report = await tampered(ledger_path, double)
+        expected, report = await tampered(filled, double)
         assert findings(report) == expected, f"trial {trial}"
 
 
@@ -245,62 +260,75 @@ async def test_verification_finds_nothing_while_messages_come_and_go(database):
 # ---- size ----
 
 
-def many(path, count):
-    """Fill a file with messages of a thousand accounts, their spends, and a refund of every tenth."""
-    account, message = "printf('a%035d', i % 1000)", "printf('m%035d', i)"
-    values = {"account_id": account, "id": message, "status": "iif(i % 10, 'delivered', 'rejected')"}
-    values |= {"credits": "i % 5 + 1", "content": "printf('%0160d', i)"}
-    names = [
-        column.name for column in messages.columns if not column.nullable and column.server_default is None
-    ]
+NUMBERS = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {count})"
+
+
+def named(letter, number):
+    """Return an id made of a number, all of one length, in SQL."""
+    return f"'{letter}' || CAST(1000000000 + {number} AS TEXT)"
+
+
+async def many(database, count):
+    """Fill a database with messages of a thousand accounts, their spends, and a refund of every tenth."""
+    numbers, account, message = NUMBERS.format(count=count), named("a", "i % 1000"), named("m", "i")
+    values = {
+        column.name: "0" if isinstance(column.type, sa.Integer) else "''"
+        for column in messages.columns
+        if not column.nullable and column.server_default is None
+    }
+    values |= {"account_id": account, "id": message, "credits": "i % 5 + 1", "content": f"'{'x' * 160}'"}
+    values["status"] = "CASE WHEN i % 10 = 0 THEN 'rejected' ELSE 'delivered' END"
+    rows = (
+        (f"{account}, {named('g', 'i')}, 'granted', {account}, {count}, 'grant', ''", "i < 1000"),
+        (f"{account}, {named('s', 'i')}, {account}, 'spent', i % 5 + 1, 'spend', {message}", "true"),
+        (f"{account}, {named('r', 'i')}, 'spent', {account}, i % 5 + 1, 'refund', {message}", "i % 10 = 0"),
+    )
     columns = "account_id, id, debit_account, credit_account, amount, kind, message_id, actor, created_at_ms"
-    numbers = f"WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {count})"
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA synchronous=OFF")
-        connection.execute("BEGIN")
-        picked = ", ".join(values.get(name, "0") for name in names)
-        connection.execute(f"INSERT INTO messages ({', '.join(names)}) {numbers} SELECT {picked} FROM n")
-        for transfer, condition in (
-            (f"{account}, printf('g%035d', i), 'granted', {account}, {count}, 'grant', ''", "i < 1000"),
-            (f"{account}, printf('s%035d', i), {account}, 'spent', i % 5 + 1, 'spend', {message}", "true"),
-            (
-                f"{account}, printf('r%035d', i), 'spent', {account}, i % 5 + 1, 'refund', {message}",
-                "i % 10 = 0",
-            ),
-        ):
-            connection.execute(
-                f"INSERT INTO transfers ({columns}) {numbers} SELECT {transfer}, 'system', 0 FROM n WHERE {condition}"
-            )
-        connection.execute(
-            "INSERT INTO balances SELECT account_id, sum(iif(credit_account = account_id, amount, -amount)), 0"
-            " FROM transfers GROUP BY account_id"
+
+    async def work(tx):
+        await run(
+            tx,
+            f"INSERT INTO messages ({', '.join(values)}) {numbers} SELECT {', '.join(values.values())} FROM n",
         )
-        connection.execute("COMMIT")
+        for row, condition in rows:
+            await run(
+                tx,
+                f"INSERT INTO transfers ({columns}) {numbers} SELECT {row}, 'system', 0 FROM n WHERE {condition}",
+            )
+        await run(
+            tx,
+            "INSERT INTO balances"
+            " SELECT account_id, sum(CASE WHEN credit_account = account_id THEN amount ELSE -amount END), 0"
+            " FROM transfers GROUP BY account_id",
+        )
+
+    await database.write(work)
 
 
-async def verified_in_time(path, count, bound_s):
-    many(path, count)
+async def verified_in_time(database, count, bound_s):
+    await many(database, count)
     began = time.monotonic()
-    report = await verified(path)
+    report = await verify_ledger(database)
     assert time.monotonic() - began < bound_s
     assert report.ok
     assert report.transfers == 1_000 + count + count // 10
-    with unguarded(path) as connection:
-        connection.execute("DROP INDEX uq_transfers_message")
-        connection.execute(
-            "UPDATE transfers SET amount = amount + 1 WHERE id = printf('s%035d', ?)", (count // 2,)
-        )
+
+    async def tamper(tx):
+        await run(tx, "DROP INDEX uq_transfers_message")
+        await run(tx, f"UPDATE transfers SET amount = amount + 1 WHERE id = {named('s', count // 2)}")
+
+    await unguarded(database, tamper)
     began = time.monotonic()
-    report = await verified(path)
+    report = await verify_ledger(database)
     # Without the index it may not take longer either: that is when somebody is most in need of it.
     assert time.monotonic() - began < bound_s
     assert sorted(found.kind.name for found in report.discrepancies) == ["BALANCE", "GUARD", "SPEND"]
 
 
-async def test_a_large_ledger_is_verified_in_time_with_and_without_its_index(database_path):
-    await verified_in_time(database_path, 20_000, bound_s=20.0)
+async def test_a_large_ledger_is_verified_in_time_with_and_without_its_index(database):
+    await verified_in_time(database, 20_000, bound_s=20.0)
 
 
 @pytest.mark.faults
-async def test_a_million_transfers_are_verified_in_30_seconds(database_path):
-    await verified_in_time(database_path, 1_000_000, bound_s=30.0)
+async def test_a_million_transfers_are_verified_in_30_seconds(database):
+    await verified_in_time(database, 1_000_000, bound_s=30.0)

@@ -10,7 +10,7 @@ from hydrasms_app import schema
 from hydrasms_billing.model import DiscrepancyKind
 from hydrasms_billing.verify import verify_ledger
 from hydrasms_core.db.sqlite import sync_engine
-from tests.support.ledger import verified
+from tests.support.databases import ON_SQLITE, opened
 
 TRIGGERS = [
     "transfers_refuse_update",
@@ -64,6 +64,7 @@ def without(sql, name):
     return re.sub(r",\s*\)$", "\n)", "\n".join(lines))
 
 
+@ON_SQLITE
 async def test_the_tables_as_declared_and_as_migrated_have_the_same_guards(database, tmp_path):
     assert (await verify_ledger(database)).ok
     declared = tmp_path / "declared.db"
@@ -74,7 +75,8 @@ async def test_the_tables_as_declared_and_as_migrated_have_the_same_guards(datab
 
 
 async def guards_of(path):
-    report = await verified(path)
+    async with opened(path) as database:
+        report = await verify_ledger(database)
     assert {found.kind for found in report.discrepancies} <= {DiscrepancyKind.GUARD}
     return [found.subject for found in report.discrepancies]
 

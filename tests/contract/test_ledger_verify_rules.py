@@ -14,16 +14,14 @@ from hydrasms_core.messaging.model import Status
 from tests.support.ledger import (
     AT_MS,
     FATES,
-    any_transfer,
     charge,
     credits_ledger,
     findings,
     open_account,
     put_message,
     send,
-    tampered,
-    unguarded,
 )
+from tests.support.tampering import any_transfer, run, tampered, unguarded
 
 BALANCE, SPEND, REFUND, TRANSFER, _GUARD = DiscrepancyKind
 
@@ -42,10 +40,9 @@ async def test_a_balance_without_any_transfer_is_found(database):
     assert findings(await verify_ledger(database)) == {(BALANCE, account_id, "")}
 
 
-async def test_transfers_without_a_balance_are_found(database, database_path):
+async def test_transfers_without_a_balance_are_found(database):
     account_id = await open_account(database, 10)
-    with unguarded(database_path) as connection:
-        connection.execute("DELETE FROM balances")
+    await unguarded(database, lambda tx: run(tx, "DELETE FROM balances"))
     assert findings(await verify_ledger(database)) == {(BALANCE, account_id, "")}
 
 
@@ -64,13 +61,12 @@ async def test_an_account_without_a_balance_is_found_even_where_it_has_no_transf
     assert findings(await verify_ledger(database)) == {(BALANCE, account_id, "")}
 
 
-async def test_an_overdraft_is_found_though_its_transfers_add_up(database, database_path):
+async def test_an_overdraft_is_found_though_its_transfers_add_up(database):
     account_id = await open_account(database, 5)
     paid = charge(account_id, 7)
     await database.write(lambda tx: put_message(tx, paid))
     await database.write(lambda tx: store.insert_spends(tx, [paid], at_ms=AT_MS))
-    with unguarded(database_path) as connection:
-        connection.execute("UPDATE balances SET balance = -2")
+    await unguarded(database, lambda tx: run(tx, "UPDATE balances SET balance = -2"))
     report = await verify_ledger(database)
     assert findings(report) == {(BALANCE, account_id, "")}
     assert report.discrepancies[0].detail == "The balance is -2, below zero."
@@ -98,17 +94,17 @@ async def test_a_spend_of_another_amount_than_the_message_costs_is_found(databas
     assert findings(await verify_ledger(database)) == {(SPEND, account_id, paid.message_id)}
 
 
-async def test_amounts_that_changed_places_are_found_though_the_balance_adds_up(ledger_path):
-    def swap(connection):
-        first = any_transfer(connection, random.Random(1), "kind = 'spend' AND amount = 1")
-        second = any_transfer(
-            connection, random.Random(1), f"kind = 'spend' AND amount = 5 AND account_id = '{first[0]}'"
+async def test_amounts_that_changed_places_are_found_though_the_balance_adds_up(filled):
+    async def swap(tx):
+        first = await any_transfer(tx, random.Random(1), "kind = 'spend' AND amount = 1")
+        second = await any_transfer(
+            tx, random.Random(1), f"kind = 'spend' AND amount = 5 AND account_id = '{first[0]}'"
         )
-        connection.execute("UPDATE transfers SET amount = 5 WHERE id = ?", (first[1],))
-        connection.execute("UPDATE transfers SET amount = 1 WHERE id = ?", (second[1],))
+        await run(tx, "UPDATE transfers SET amount = 5 WHERE id = :id", id=first[1])
+        await run(tx, "UPDATE transfers SET amount = 1 WHERE id = :id", id=second[1])
         return {(SPEND, first[0], first[4]), (SPEND, second[0], second[4])}
 
-    expected, report = await tampered(ledger_path, swap)
+    expected, report = await tampered(filled, swap)
     assert findings(report) == expected
 
 
@@ -180,11 +176,14 @@ async def test_transfers_of_a_message_that_is_not_there_are_found(database):
         "payment_id = 'p'",
     ],
 )
-async def test_a_malformed_transfer_is_found(database, database_path, change):
+async def test_a_malformed_transfer_is_found(database, change):
     account_id = await open_account(database, 10)
-    with unguarded(database_path) as connection:
-        connection.execute(f"UPDATE transfers SET {change}")
-        (transfer_id,) = connection.execute("SELECT id FROM transfers").fetchone()
+
+    async def tamper(tx):
+        await run(tx, f"UPDATE transfers SET {change}")
+        return (await run(tx, "SELECT id FROM transfers")).scalar_one()
+
+    transfer_id = await unguarded(database, tamper)
     assert (TRANSFER, account_id, transfer_id) in findings(await verify_ledger(database))
 
 

@@ -4,6 +4,7 @@ API where it has an equivalent, at an edge in the core's process and at one apar
 """
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import grpc
@@ -13,6 +14,7 @@ from google.protobuf import json_format
 
 from tests.support.case_runner import CaseRun
 from tests.support.cases import METHODS, REASONS, load_cases, parse_cases, request_of
+from tests.support.databases import ON_SQLITE, copy_of
 from tests.support.product import product_in
 from tests.support.split import forwarded
 
@@ -20,14 +22,17 @@ CASES = load_cases(Path(__file__).with_name("cases"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def products(template_database, tmp_path_factory):
+async def products(database_kind, database_template, tmp_path_factory):
     """Two products for all cases, by whether they have a dispatcher; every case brings accounts of its own."""
-    folder = tmp_path_factory.mktemp("products")
-    async with (
-        product_in(folder / "still", template_database, dispatcher=False, everywhere=True) as still,
-        product_in(folder / "moving", template_database, everywhere=True) as moving,
-    ):
-        yield {False: still, True: moving}
+    folders = {dispatcher: tmp_path_factory.mktemp("product") for dispatcher in (False, True)}
+    async with contextlib.AsyncExitStack() as stack:
+        up = {}
+        for dispatcher, folder in folders.items():
+            target = await stack.enter_async_context(copy_of(database_kind, database_template, folder))
+            up[dispatcher] = await stack.enter_async_context(
+                product_in(folder / "data", target, dispatcher=dispatcher, everywhere=True)
+            )
+        yield up
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -188,6 +193,7 @@ def _split_members(line):
     return line
 
 
+@ON_SQLITE
 @pytest.mark.asyncio(loop_scope="module")
 async def test_the_sound_cases_that_the_next_test_breaks_pass(products):
     for case in fully_parsed(SOUND):
@@ -195,6 +201,7 @@ async def test_the_sound_cases_that_the_next_test_breaks_pass(products):
             await CaseRun(case, products[False]).over(transport)
 
 
+@ON_SQLITE
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("what", "right", "wrong"), WRONG, ids=[what for what, _, _ in WRONG])
 async def test_a_wrong_expectation_fails(products, what, right, wrong):

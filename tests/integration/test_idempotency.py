@@ -168,12 +168,12 @@ async def test_two_accounts_that_use_one_key_at_once_do_not_meet(product):
     await assert_one_effect(product, bob, granted=AT_ONCE)
 
 
-async def test_a_key_is_kept_over_a_restart(template_database, tmp_path):
+async def test_a_key_is_kept_over_a_restart(database_target, tmp_path):
     data_dir = tmp_path / "data"
-    async with product_in(data_dir, template_database) as product:
+    async with product_in(data_dir, database_target) as product:
         account = await product.account(credits=AT_ONCE)
         first = await post(product, account, as_json("Hello"))
-    async with product_in(data_dir, template_database) as product:
+    async with product_in(data_dir, database_target) as product:
         answers = await post_at_once(product, account, [as_form("Hello")] * AT_ONCE)
         assert {answer.content for answer in answers} == {first.content}
         assert {answer.headers.get("idempotent-replayed") for answer in answers} == {"true"}

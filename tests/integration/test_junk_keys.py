@@ -16,9 +16,9 @@ from hydrasms_billing.credits import LedgerCredits
 from hydrasms_core.accounts import store as accounts_store
 from hydrasms_core.accounts.directory import AccessDirectory
 from hydrasms_core.accounts.service import Accounts
-from hydrasms_core.db.sqlite import SqliteDatabase
 from hydrasms_core.errors import ApiKeyDisabled, UnknownApiKey
 from hydrasms_edge import auth
+from tests.support.databases import ON_SQLITE, opened
 from tests.support.product import PHONE, TIMEOUT_S
 from tests.support.waiting import eventually
 
@@ -105,15 +105,18 @@ async def assert_refused_unasked(product, asked, number):
     assert (await post(product, account.key)).status_code == 200
 
 
+@ON_SQLITE
 async def test_1_000_mutated_keys_are_401_and_nobody_is_asked(still_product, asked):
     await assert_refused_unasked(still_product, asked, 1_000)
 
 
+@ON_SQLITE
 @pytest.mark.faults
 async def test_10_000_mutated_keys_are_401_and_nobody_is_asked(still_product, asked):
     await assert_refused_unasked(still_product, asked, 10_000)
 
 
+@ON_SQLITE
 async def test_control_an_edge_that_checks_no_digits_is_caught(still_product, asked, monkeypatch):
     monkeypatch.setattr(auth, "is_plausible", lambda key: key.isascii())
     reads = asked.reads
@@ -176,6 +179,7 @@ async def raw_status(product, value):
     return int(found[1])
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("value", RAW.values(), ids=RAW.keys())
 async def test_a_header_that_holds_anything_is_4xx(still_product, value):
     account = await still_product.account(credits=1)
@@ -185,22 +189,19 @@ async def test_a_header_that_holds_anything_is_4xx(still_product, value):
     assert await still_product.messages(account.id) == []
 
 
+@ON_SQLITE
 async def test_control_the_same_request_with_the_key_alone_is_accepted(still_product):
     account = await still_product.account(credits=1)
     assert await raw_status(still_product, account.key.encode()) == 200
 
 
 class OtherProcess:
-    """What another process has open on the same file: its own connections and its own memory of keys."""
+    """What another process has of the same database: its own connections and its own memory of keys."""
 
-    def __init__(self, product):
-        self._database = SqliteDatabase(product.data_dir / "hydrasms.db")
+    def __init__(self, database):
         clock = SystemClock()
-        self.directory = AccessDirectory(self._database, accounts_store, clock)
-        self.accounts = Accounts(self._database, LedgerCredits(), clock, self.directory.recheck)
-
-    async def close(self):
-        await self._database.close()
+        self.directory = AccessDirectory(database, accounts_store, clock)
+        self.accounts = Accounts(database, LedgerCredits(), clock, self.directory.recheck)
 
     async def outcome(self, account):
         try:
@@ -214,9 +215,8 @@ class OtherProcess:
 
 @pytest.fixture
 async def elsewhere(still_product):
-    opened = OtherProcess(still_product)
-    yield opened
-    await opened.close()
+    async with opened(still_product.target) as database:
+        yield OtherProcess(database)
 
 
 async def assert_both_say_in_time(product, elsewhere, account, status):

@@ -49,13 +49,19 @@ def agree(parts: Parts, examples: int, steps: int, reached: Collection[str]) -> 
     assert set(reached) <= parts.reached.keys(), set(reached) - parts.reached.keys()
 
 
-def test_the_ledger_and_its_model_agree_after_every_step(template_database, tmp_path):
-    agree(Parts(template_database, tmp_path), examples=30, steps=30, reached=REACHED)
+@pytest.fixture
+def build(database_kind, database_template, tmp_path):
+    """Return a maker of what the machine is built of."""
+    return lambda **parts: Parts(database_kind, database_template, tmp_path, **parts)
+
+
+def test_the_ledger_and_its_model_agree_after_every_step(build):
+    agree(build(), examples=30, steps=30, reached=REACHED)
 
 
 @pytest.mark.faults
-def test_the_ledger_and_its_model_agree_after_every_step_of_1000_long_runs(template_database, tmp_path):
-    agree(Parts(template_database, tmp_path), examples=1_000, steps=50, reached=REACHED_BY_MANY)
+def test_the_ledger_and_its_model_agree_after_every_step_of_1000_long_runs(build):
+    agree(build(), examples=1_000, steps=50, reached=REACHED_BY_MANY)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +77,6 @@ def test_the_ledger_and_its_model_agree_after_every_step_of_1000_long_runs(templ
     ],
     ids=lambda parts: next(iter(parts.values())).__name__,
 )
-def test_the_model_catches_a_ledger_that_is_broken(template_database, tmp_path, parts):
+def test_the_model_catches_a_ledger_that_is_broken(build, parts):
     with pytest.raises(AssertionError):
-        explore(Parts(template_database, tmp_path, **parts), examples=25, steps=30, shrink=False)
+        explore(build(**parts), examples=25, steps=30, shrink=False)

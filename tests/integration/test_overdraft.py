@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.support.databases import ON_POSTGRES
+from tests.support.tampering import run
+
 BALANCE = 100
 RACERS = 400
 THREADS = 8
@@ -127,3 +130,66 @@ def test_control_reading_before_spending_overdraws_and_is_caught_20_times_of_20(
 
 def test_control_the_same_threads_pass_where_reading_and_spending_are_one(database_path):
     assert_no_overdraft(race_threads(database_path, spend_under_the_lock))
+
+
+async def spend_after_reading_unlocked(tx, all_have_read):
+    """Spend where the balance that was read allows it, which others may read as well."""
+    seen = (await run(tx, "SELECT balance FROM unchecked")).scalar_one()
+    await all_have_read()
+    if seen < 1:
+        return False
+    await run(tx, "UPDATE unchecked SET balance = balance - 1")
+    await run(tx, "INSERT INTO sent DEFAULT VALUES")
+    return True
+
+
+async def spend_in_one_step(tx, all_have_read):
+    await all_have_read()
+    changed = await run(tx, "UPDATE unchecked SET balance = balance - 1 WHERE balance >= 1")
+    if changed.rowcount:
+        await run(tx, "INSERT INTO sent DEFAULT VALUES")
+    return changed.rowcount == 1
+
+
+async def race_connections(database, spend):
+    """The same race on PostgreSQL, where transactions run at once."""
+
+    async def put_up(tx):
+        await run(tx, "DROP TABLE IF EXISTS unchecked, sent")
+        await run(tx, "CREATE TABLE unchecked AS SELECT * FROM balances")
+        await run(tx, "CREATE TABLE sent (id BIGINT GENERATED ALWAYS AS IDENTITY)")
+        await run(tx, "INSERT INTO unchecked VALUES ('account', :balance, 0)", balance=BALANCE)
+
+    async def left(tx):
+        balance = (await run(tx, "SELECT balance FROM unchecked")).scalar_one()
+        return balance, (await run(tx, "SELECT count(*) FROM sent")).scalar_one()
+
+    await database.write(put_up)
+    barrier = asyncio.Barrier(THREADS)
+
+    async def send_on():
+        answers = []
+        for _ in range(RACERS // THREADS):
+            await barrier.wait()
+            answers.append(await database.write(lambda tx: spend(tx, barrier.wait)))
+        return answers
+
+    async with asyncio.timeout(120):
+        answers = [
+            answer for each in await asyncio.gather(*(send_on() for _ in range(THREADS))) for answer in each
+        ]
+    return Outcome(answers.count(True), answers.count(False), *await database.read(left))
+
+
+@ON_POSTGRES
+async def test_control_reading_without_a_lock_overdraws_and_is_caught_20_times_of_20(database):
+    for _ in range(20):
+        outcome = await race_connections(database, spend_after_reading_unlocked)
+        assert outcome == Outcome(accepted=104, refused=296, balance=-4, messages=104)
+        with pytest.raises(AssertionError):
+            assert_no_overdraft(outcome)
+
+
+@ON_POSTGRES
+async def test_control_the_same_transactions_pass_where_reading_and_spending_are_one(database):
+    assert_no_overdraft(await race_connections(database, spend_in_one_step))

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +27,7 @@ from tests.support.clock import FakeClock
 from tests.support.delivery import PHONE, ToldCarrier
 from tests.support.ledger import open_account
 from tests.support.messaging import FakeSendingAccounts
+from tests.support.tampering import run
 
 CARRIER = "told"
 ACCOUNTS = 10
@@ -209,12 +209,8 @@ async def test_without_the_fence_of_claims_a_second_refund_breaks_the_ledgers_co
         await outage.report_everything()
 
 
-async def test_without_fence_and_constraint_the_check_finds_what_is_refunded_too_often(
-    database, database_path, clock
-):
-    connection = sqlite3.connect(database_path)
-    connection.execute("DROP INDEX uq_transfers_message")
-    connection.close()
+async def test_without_fence_and_constraint_the_check_finds_what_is_refunded_too_often(database, clock):
+    await database.write(lambda tx: run(tx, "DROP INDEX uq_transfers_message"))
     outage = Outage(database, clock, UnfencedHandover, seed=4)
     await outage.send(100)
     await outage.report_everything()

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hydrasms.accounts.v1 import account_service_pb2 as accounts_pb
 from hydrasms_base.ids import new_id
 from hydrasms_base.keys import generate_key
+from tests.support.databases import copy_of
 from tests.support.product import PHONE, TIMEOUT_S, Metadata, Product, TestAccount, product_in
 from tests.support.waiting import eventually
 
@@ -38,10 +39,13 @@ FIELDS: dict[str, Any] = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def product(template_database, tmp_path_factory) -> AsyncIterator[Product]:
+async def product(database_kind, database_template, tmp_path_factory) -> AsyncIterator[Product]:
     """One product for all tests here, which describes itself."""
     folder = tmp_path_factory.mktemp("isolation")
-    async with product_in(folder / "data", template_database, reflection=True, dispatcher=False) as opened:
+    async with (
+        copy_of(database_kind, database_template, folder) as target,
+        product_in(folder / "data", target, reflection=True, dispatcher=False) as opened,
+    ):
         yield opened
 
 
@@ -348,9 +352,12 @@ async def test_with_the_service_token_no_rpc_is_unauthenticated(product, methods
 
 
 async def test_with_a_service_token_that_was_revoked_every_rpc_is_unauthenticated(
-    template_database, tmp_path, methods
+    database_kind, database_template, tmp_path, methods
 ):
-    async with product_in(tmp_path / "data", template_database) as product:
+    async with (
+        copy_of(database_kind, database_template, tmp_path) as target,
+        product_in(tmp_path / "data", target) as product,
+    ):
         revoked = product.service
         assert grpc.StatusCode.UNAUTHENTICATED not in (await codes(product, methods, revoked)).values()
         (tmp_path / "data" / "service.token").write_text("the-next-token\n")

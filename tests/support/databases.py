@@ -5,12 +5,13 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 import sqlalchemy as sa
 
 from hydrasms_app import migrate
@@ -21,7 +22,14 @@ from hydrasms_core.db.transaction import Database
 POSTGRES = os.environ.get("HYDRASMS_TEST_POSTGRES", "")
 """URL of a server where tests may create databases; `make check` starts one, `make test` does without."""
 
-KINDS = ["sqlite", "postgresql"] if POSTGRES else ["sqlite"]
+KINDS = ("sqlite", "postgresql")
+"""What tests run on that take a database; without a server those on PostgreSQL are left out."""
+
+ON_SQLITE = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+"""For tests of what is SQLite's alone: its files, pragmas and threads."""
+
+ON_POSTGRES = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+"""For tests of what is PostgreSQL's alone: its locks and connections."""
 
 _numbers = itertools.count()
 
@@ -33,28 +41,31 @@ def make_template(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def postgres_template() -> Iterator[str]:
-    """Give the name of a PostgreSQL database with the current schema, made for this session."""
-    name = f"hydrasms_template_{os.getpid()}"
+def postgres_template(
+    make: Callable[[str], object] = migrate.upgrade, template: str = "template0"
+) -> Iterator[str]:
+    """Give the name of a PostgreSQL database for others to be copies of: a copy of a template, and what `make`
+    then does to its URL; it brings the schema up to date unless told otherwise."""
     # On a thread of its own, for the fixture that wants it may stand inside of an event loop.
     with ThreadPoolExecutor(1) as apart:
-        apart.submit(asyncio.run, _administer(f"CREATE DATABASE {name}")).result()
+        name = _new_name()
+        apart.submit(asyncio.run, _create(name, template)).result()
         try:
-            apart.submit(migrate.upgrade, postgres_url(name)).result()
+            apart.submit(make, postgres_url(name)).result()
             yield name
         finally:
-            apart.submit(asyncio.run, _administer(f"DROP DATABASE {name} WITH (FORCE)")).result()
+            apart.submit(asyncio.run, _drop(name)).result()
 
 
 @contextlib.asynccontextmanager
 async def postgres_copy(template: str = "template0") -> AsyncIterator[str]:
     """Give the URL of a PostgreSQL database that is a copy of a template, or empty, until the block ends."""
-    name = f"hydrasms_test_{os.getpid()}_{next(_numbers)}"
-    await _administer(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    name = _new_name()
+    await _create(name, template)
     try:
         yield postgres_url(name)
     finally:
-        await _administer(f"DROP DATABASE {name} WITH (FORCE)")
+        await _drop(name)
 
 
 @contextlib.asynccontextmanager
@@ -84,6 +95,18 @@ async def copy_of(kind: str, template: Path | str, folder: Path) -> AsyncIterato
 def postgres_url(name: str) -> str:
     """Return the URL of a database of the tests' server."""
     return str(sa.make_url(POSTGRES).set(database=name).render_as_string(hide_password=False))
+
+
+def _new_name() -> str:
+    return f"hydrasms_test_{os.getpid()}_{next(_numbers)}"
+
+
+async def _create(name: str, template: str) -> None:
+    await _administer(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+
+
+async def _drop(name: str) -> None:
+    await _administer(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def _administer(statement: str) -> None:

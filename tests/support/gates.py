@@ -3,6 +3,8 @@
 import asyncio
 import threading
 
+from hydrasms_core.db.transaction import Transaction
+
 _BOUND_S = 20.0
 
 
@@ -13,10 +15,15 @@ class Gate:
         self._reached = threading.Event()
         self._open = threading.Event()
 
-    def pass_through(self) -> None:
-        """Wait here, on the writer's thread, until the gate is open."""
+    async def pass_through(self, tx: Transaction) -> None:
+        """Wait here, inside of the transaction, until the gate is open."""
         self._reached.set()
-        assert self._open.wait(_BOUND_S), "nobody opened the gate"
+        if tx.dialect == "sqlite":
+            # It has a thread to itself, and may wait for nothing but its transaction.
+            opened = self._open.wait(_BOUND_S)
+        else:
+            opened = await asyncio.to_thread(self._open.wait, _BOUND_S)
+        assert opened, "nobody opened the gate"
 
     async def reached(self) -> None:
         """Wait until somebody stands at the gate."""

@@ -1,12 +1,6 @@
-"""Ledgers for tests: messages with their spends and refunds, and ways to tamper with them."""
+"""Ledgers for tests: messages with their spends and refunds."""
 
-import contextlib
 import random
-import shutil
-import sqlite3
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -14,15 +8,11 @@ from hydrasms_base.ids import new_id
 from hydrasms_billing import store
 from hydrasms_billing.credits import LedgerCredits
 from hydrasms_billing.model import DiscrepancyKind, Transaction, TransactionKind, VerifyReport
-from hydrasms_billing.verify import verify_ledger
-from hydrasms_core.db.sqlite import SqliteDatabase
 from hydrasms_core.db.transaction import Database
 from hydrasms_core.db.transaction import Transaction as OpenTransaction
 from hydrasms_core.messaging.model import Status
 from hydrasms_core.messaging.ports import Charge
 from hydrasms_core.messaging.tables import carrier_references, messages
-
-T = TypeVar("T")
 
 AT_MS = 1_780_000_000_000
 
@@ -127,51 +117,6 @@ async def fill(database: Database, *, accounts: int = 5, messages_each: int = 20
     return account_ids
 
 
-@contextlib.contextmanager
-def unguarded(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a database past all guards: no triggers, no CHECKs. The triggers are back when the block ends."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        connection.execute("PRAGMA synchronous=OFF")
-        connection.execute("PRAGMA ignore_check_constraints=ON")
-        triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-        for name, _ in triggers:
-            connection.execute(f"DROP TRIGGER {name}")
-        yield connection
-        for _, sql in triggers:
-            connection.execute(sql)
-    finally:
-        connection.close()
-
-
 def findings(report: VerifyReport) -> set[tuple[DiscrepancyKind, str, str]]:
     """Return what a report found, without its words."""
     return {(found.kind, found.account_id, found.subject) for found in report.discrepancies}
-
-
-async def verified(path: Path) -> VerifyReport:
-    """Verify the ledger of a file."""
-    opened = SqliteDatabase(path)
-    try:
-        return await verify_ledger(opened)
-    finally:
-        await opened.close()
-
-
-async def tampered(ledger_path: Path, tamper: Callable[[sqlite3.Connection], T]) -> tuple[T, VerifyReport]:
-    """Verify a copy of a ledger with which `tamper` has done something, past all guards."""
-    copy = ledger_path.with_name("tampered.db")
-    shutil.copyfile(ledger_path, copy)
-    with unguarded(copy) as connection:
-        told = tamper(connection)
-    return told, await verified(copy)
-
-
-def any_transfer(
-    connection: sqlite3.Connection, source: random.Random, condition: str = "true"
-) -> tuple[str, str, str, int, str]:
-    """Return (account, id, kind, amount, message) of a transfer at a random place."""
-    rows = connection.execute(
-        f"SELECT account_id, id, kind, amount, message_id FROM transfers WHERE {condition} ORDER BY id"
-    ).fetchall()
-    return source.choice(rows)

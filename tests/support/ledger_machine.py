@@ -1,6 +1,7 @@
 """The state machine of the ledger: every step is done by the product and by a model of it."""
 
 import asyncio
+import contextlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -38,8 +39,7 @@ from hydrasms_core.carriers.base import (
     Throttled,
 )
 from hydrasms_core.carriers.registry import Carriers
-from hydrasms_core.db.sqlite import SqliteDatabase
-from hydrasms_core.db.transaction import IntegrityViolation, Transaction
+from hydrasms_core.db.transaction import Database, IntegrityViolation, Transaction
 from hydrasms_core.errors import DomainError, IdempotencyMismatch, InsufficientCredits, NotCancellable
 from hydrasms_core.messaging.handover import Claim, Handover
 from hydrasms_core.messaging.model import Accepted, Draft
@@ -48,6 +48,7 @@ from hydrasms_core.messaging.service import Messaging
 from hydrasms_core.settings import DeliverySettings, MessagingSettings
 from tests.support import ledger_rows
 from tests.support.clock import FakeClock
+from tests.support.databases import copy_of, opened
 from tests.support.delivery import PHONE, ToldCarrier
 from tests.support.ledger_model import (
     LEASE_MS,
@@ -72,7 +73,9 @@ REPORTED = st.lists(st.sampled_from(ReceiptStatus), min_size=1, max_size=3)
 class Parts:
     """What the machine is built of; a control breaks one of them."""
 
-    template: Path
+    kind: str
+    """Which database it runs on."""
+    template: Path | str
     folder: Path
     credits: Callable[[], LedgerCredits] = LedgerCredits
     handover: type[Handover] = Handover
@@ -90,14 +93,15 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
-        self.path = parts.folder / f"{new_id()}.db"
-        shutil.copyfile(parts.template, self.path)
+        self.folder = parts.folder / new_id()
+        self.folder.mkdir()
         self.runner = asyncio.Runner()
+        self.stack = contextlib.AsyncExitStack()
         self.clock = FakeClock()
         self.model = LedgerModel()
         self.living: set[str] = set()
         self.reached = parts.reached
-        self.database = SqliteDatabase(self.path)
+        self.database = self.runner.run(self.open(parts.kind, parts.template))
         ledger = parts.credits()
         directory = AccessDirectory(self.database, accounts_store, self.clock)
         self.opening = Accounts(self.database, ledger, self.clock, directory.recheck)
@@ -118,16 +122,19 @@ class LedgerMachine(RuleBasedStateMachine):
             DeliverySettings(lease_s=LEASE_MS / 1000, receipt_timeout_s=RECEIPT_TIMEOUT_MS / 1000),
         )
 
+    async def open(self, kind: str, template: Path | str) -> Database:
+        target = await self.stack.enter_async_context(copy_of(kind, template, self.folder))
+        return await self.stack.enter_async_context(opened(target))
+
     def teardown(self) -> None:
         try:
             report = self.runner.run(verify_ledger(self.database))
             assert report.ok, report.discrepancies
             self.count_ends()
         finally:
-            self.runner.run(self.database.close())
+            self.runner.run(self.stack.aclose())
             self.runner.close()
-            for file in self.path.parent.glob(f"{self.path.name}*"):
-                file.unlink()
+            shutil.rmtree(self.folder)
 
     def count_ends(self) -> None:
         """Count how messages have ended, and how receipts were matched."""
@@ -287,7 +294,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert row.balance == row.total >= 0
             assert self.done(self.billing.balance(row.account_id)) == row.balance
         expected = {
-            (m.id, m.account_id, m.status, m.cost, str(m.cost), str(m.cost) if m.refunded else None)
+            (m.id, m.account_id, m.status, m.cost, 1, m.cost, int(m.refunded), m.cost * m.refunded)
             for m in self.model.messages.values()
         }
         assert {tuple(row) for row in fates} == expected

@@ -17,12 +17,15 @@ _SUMS = sa.text(
     " coalesce((SELECT sum(CASE WHEN t.credit_account = b.account_id THEN t.amount ELSE -t.amount END)"
     " FROM transfers AS t WHERE t.account_id = b.account_id), 0) AS total FROM balances AS b"
 )
-# Status, cost, and the amounts of all spends and of all refunds, of every message.
+# Status, cost, and number and sum of all spends and of all refunds, of every message.
 _FATES = sa.text(
     "SELECT m.id, m.account_id, m.status, m.credits,"
-    " (SELECT group_concat(t.amount) FROM transfers AS t WHERE t.message_id = m.id AND t.kind = 'spend') AS spent,"
-    " (SELECT group_concat(t.amount) FROM transfers AS t WHERE t.message_id = m.id AND t.kind = 'refund') AS back"
-    " FROM messages AS m"
+    " sum(CASE WHEN t.kind = 'spend' THEN 1 ELSE 0 END) AS spends,"
+    " sum(CASE WHEN t.kind = 'spend' THEN t.amount ELSE 0 END) AS spent,"
+    " sum(CASE WHEN t.kind = 'refund' THEN 1 ELSE 0 END) AS refunds,"
+    " sum(CASE WHEN t.kind = 'refund' THEN t.amount ELSE 0 END) AS refunded"
+    " FROM messages AS m LEFT JOIN transfers AS t ON t.message_id = m.id"
+    " GROUP BY m.id, m.account_id, m.status, m.credits"
 )
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import shutil
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import grpc
 import httpx2
 import structlog
 from grpc_health.v1 import health_pb2_grpc
+from pydantic import SecretStr
 
 from hydrasms.accounts.v1 import account_service_pb2 as accounts_pb
 from hydrasms.accounts.v1 import account_service_pb2_grpc
@@ -78,12 +78,13 @@ class Product:
         server: Running,
         http: httpx2.AsyncClient,
         channels: Mapping[str, grpc.aio.Channel],
-        data_dir: Path,
+        target: Path | str,
         split: httpx2.AsyncClient | None = None,
     ) -> None:
         self.server = server
         self.database = server.database
-        self.data_dir = data_dir
+        self.target = target
+        """Where its database is: a file, or a URL."""
         self.http = http
         """A client of the REST API, over its real port."""
         self.split = split
@@ -234,14 +235,18 @@ class Product:
 
 @contextlib.asynccontextmanager
 async def product_in(
-    data_dir: Path, template: Path, *, dispatcher: bool = True, everywhere: bool = False, **settings: Any
+    data_dir: Path,
+    target: Path | str,
+    *,
+    dispatcher: bool = True,
+    everywhere: bool = False,
+    **settings: Any,
 ) -> AsyncIterator[Product]:
-    """Run the product on a data directory; a second run on the same one finds what the first has left.
+    """Run the product on a database and a data directory; a second run finds there what the first has left.
 
     `everywhere` adds what takes a little longer: a Unix socket and TLS beside TCP, and a split edge.
     """
-    _lay_out(data_dir, template)
-    chosen = Settings(http_port=0, grpc_port=0, data_dir=data_dir, **settings)
+    chosen = _settings(data_dir, target, settings)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_quiet())
         listeners = _listeners(data_dir) if everywhere else None
@@ -254,7 +259,7 @@ async def product_in(
             edge = await stack.enter_async_context(running_edge(apart))
             split = await stack.enter_async_context(client_of(edge.http_port))
             await eventually(lambda: _is_ready(split), what="a split edge that is ready")
-        yield Product(server, http, channels, data_dir, split)
+        yield Product(server, http, channels, target, split)
         if server.failure.done():
             # A loop of the product's that died is a failure of the test, whatever else it saw.
             server.failure.result()
@@ -284,11 +289,10 @@ async def _is_ready(client: httpx2.AsyncClient) -> bool:
     return (await client.get("/readyz")).status_code == 200
 
 
-def _lay_out(data_dir: Path, template: Path) -> None:
-    database = data_dir / "hydrasms.db"
-    if not database.exists():
-        data_dir.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(template, database)
+def _settings(data_dir: Path, target: Path | str, settings: dict[str, Any]) -> Settings:
+    data_dir.mkdir(parents=True, exist_ok=True)
+    url = SecretStr(f"sqlite:///{target}" if isinstance(target, Path) else target)
+    return Settings(http_port=0, grpc_port=0, data_dir=data_dir, database_url=url, **settings)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,8 @@ _COUNTS = sa.text(
 )
 
 # The sum is taken in halves of 32 bits, because SQLite refuses a sum past 64 bits, and an altered amount may well
-# bring one about; the halves' total, where it is that large, is a rounded number and equals no balance.
+# bring one about; the halves' total, where it is that large, is a rounded number and equals no balance. The sign is
+# the halves' too, because the least of all 64-bit numbers has no opposite.
 # Accounts are among the parts, so that one without a balance is found even where it has no transfers.
 _WRONG_BALANCES = sa.text(
     """
@@ -30,9 +31,9 @@ _WRONG_BALANCES = sa.text(
             UNION ALL
             SELECT id, NULL, 0, 0 FROM accounts
             UNION ALL
-            SELECT account_id, NULL, change >> 32, change & 4294967295
+            SELECT account_id, NULL, sign * (amount >> 32), sign * (amount & 4294967295)
             FROM (
-                SELECT account_id, CASE WHEN credit_account = account_id THEN amount ELSE -amount END AS change
+                SELECT account_id, amount, CASE WHEN credit_account = account_id THEN 1 ELSE -1 END AS sign
                 FROM transfers
             ) AS changes
         ) AS parts
