@@ -79,12 +79,14 @@ class Product:
         http: httpx2.AsyncClient,
         channels: Mapping[str, grpc.aio.Channel],
         target: Path | str,
+        data_dir: Path,
         split: httpx2.AsyncClient | None = None,
     ) -> None:
         self.server = server
         self.database = server.database
         self.target = target
         """Where its database is: a file, or a URL."""
+        self.data_dir = data_dir
         self.http = http
         """A client of the REST API, over its real port."""
         self.split = split
@@ -259,7 +261,7 @@ async def product_in(
             edge = await stack.enter_async_context(running_edge(apart))
             split = await stack.enter_async_context(client_of(edge.http_port))
             await eventually(lambda: _is_ready(split), what="a split edge that is ready")
-        yield Product(server, http, channels, target, split)
+        yield Product(server, http, channels, target, data_dir, split)
         if server.failure.done():
             # A loop of the product's that died is a failure of the test, whatever else it saw.
             server.failure.result()

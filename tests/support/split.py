@@ -16,7 +16,7 @@ class SplitProduct(Product):
     """A product whose REST API is that of an edge apart."""
 
     def __init__(self, product: Product, http: httpx2.AsyncClient) -> None:
-        super().__init__(product.server, http, {"tcp": product.tcp.channel}, product.data_dir)
+        super().__init__(product.server, http, {"tcp": product.tcp.channel}, product.target, product.data_dir)
 
 
 @contextlib.asynccontextmanager
