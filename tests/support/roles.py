@@ -97,7 +97,12 @@ class Split:
     @property
     def client(self) -> Served:
         """What calls the product: REST requests and commands."""
-        return _Client(self.folder / "var", self.http_port, environment_of_split=self.environment)
+        return _Client(
+            self.folder / "var",
+            self.http_port,
+            database_url=self.settings.get("HYDRASMS_DATABASE_URL"),
+            environment_of_split=self.environment,
+        )
 
 
 @dataclass
