@@ -134,6 +134,10 @@ class _OpenTransaction:
         # Nothing is far away here.
         await self.execute_set(statement, rows, parameters)
 
+    async def hold(self, name: str, *, alone: bool) -> bool:
+        # The whole database is held.
+        return False
+
 
 class _Threads:
     """Runs transactions in the order in which they were asked for, on threads with a connection each."""
