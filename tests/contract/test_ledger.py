@@ -166,6 +166,9 @@ async def test_a_batch_is_three_statements_however_many_charges_and_accounts(dat
             statements.append(statement)
             await self._tx.defer_set(statement, batch, parameters)
 
+        async def hold(self, name, *, alone):
+            return await self._tx.hold(name, alone=alone)
+
     charges = [charge(account_ids[number % 10]) for number in range(200)]
     refusals = await database.write(lambda tx: ledger.spend(Counting(tx), charges, at_ms=AT_MS))
     assert refusals == [None] * 200

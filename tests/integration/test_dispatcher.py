@@ -48,15 +48,18 @@ async def test_a_worker_that_comes_back_after_its_lease_changes_nothing(make_wor
     slow, quick = ToldCarrier(), ToldCarrier()
     slow.may_answer.clear()
     slow.answer = lambda submission: Refused("too late")
-    async with make_world(slow).running() as stale, make_world(quick).running() as other:
+    async with make_world(slow).running() as stale:
         message_id = await stale.send(PHONE)
         await slow.until_batches(1)
-        other.pass_time(LEASE_S)
-        taken_over = await other.until(message_id, Status.SUBMITTED)
-        assert (taken_over.attempts, taken_over.duplicate_risk) == (2, True)
-        slow.may_answer.set()
-        await other.database.until(lambda: counts(stale, "settlements", carrier="told", status="claim_lost"))
-        assert await other.message(message_id) == taken_over
+        async with make_world(quick).running() as other:
+            other.pass_time(LEASE_S)
+            taken_over = await other.until(message_id, Status.SUBMITTED)
+            assert (taken_over.attempts, taken_over.duplicate_risk) == (2, True)
+            slow.may_answer.set()
+            await other.database.until(
+                lambda: counts(stale, "settlements", carrier="told", status="claim_lost")
+            )
+            assert await other.message(message_id) == taken_over
     assert await other.ledger.refunds() == {}
 
 
@@ -67,23 +70,24 @@ async def counts(world, name, **labels):
 async def test_a_slow_carriers_lease_is_renewed(make_world, clock):
     slow, quick = ToldCarrier(), ToldCarrier()
     slow.may_answer.clear()
-    async with make_world(slow, lease_s=0.3).running() as world, make_world(quick).running() as other:
+    async with make_world(slow, lease_s=0.3).running() as world:
         message_id = await world.send(PHONE)
         await slow.until_batches(1)
-        for _ in range(5):
-            clock.advance(0.2)
-            now_ms = clock.now_ms()
+        async with make_world(quick).running() as other:
+            for _ in range(5):
+                clock.advance(0.2)
+                now_ms = clock.now_ms()
 
-            async def renewed(now_ms=now_ms):
-                (row,) = await rows_of(world.database, outbox)
-                return row["due_at_ms"] == now_ms + 300
+                async def renewed(now_ms=now_ms):
+                    (row,) = await rows_of(world.database, outbox)
+                    return row["due_at_ms"] == now_ms + 300
 
-            await world.database.until(renewed)
-            other.dispatcher.wake()
-            await other.database.next_write()
-        slow.may_answer.set()
-        message = await world.until(message_id, Status.SUBMITTED)
-        assert (message.attempts, message.duplicate_risk, quick.submitted) == (1, False, [])
+                await world.database.until(renewed)
+                other.dispatcher.wake()
+                await other.database.next_write()
+            slow.may_answer.set()
+            message = await world.until(message_id, Status.SUBMITTED)
+    assert (message.attempts, message.duplicate_risk, quick.submitted) == (1, False, [])
 
 
 async def test_a_clock_that_jumps_takes_no_message_from_its_own_worker(make_world):

@@ -182,6 +182,10 @@ class _CountedTransaction:
         self._database.statements += 1
         await self._tx.defer_set(statement, rows, parameters)
 
+    async def hold(self, name: str, *, alone: bool) -> bool:
+        self._database.statements += 1
+        return await self._tx.hold(name, alone=alone)
+
 
 class ToldCarrier:
     """A carrier that answers what it is told to, once it may."""

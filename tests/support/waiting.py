@@ -28,7 +28,10 @@ async def eventually(
     while True:
         value = probe()
         if inspect.isawaitable(value):
-            value = await asyncio.wait_for(value, max(deadline - loop.time(), _LOOK_EVERY_S))
+            try:
+                value = await asyncio.wait_for(value, max(deadline - loop.time(), _LOOK_EVERY_S))
+            except TimeoutError:
+                value = None
         if value:
             return value
         assert loop.time() < deadline, f"{what} did not come true within {within_s} s"

@@ -46,6 +46,8 @@ _WRITING_PARTITIONS = _WRITING | {"plan_cache_mode": "force_custom_plan"}
 
 _BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BEGIN_WRITING = "BEGIN"
+_HOLD_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
+_HOLD_TOGETHER = "SELECT pg_advisory_xact_lock_shared(hashtextextended($1, 0))"
 
 log = get_logger(__name__)
 
@@ -208,6 +210,12 @@ class PostgresTransaction:
             await self.flush()
         self.changed = True
         self._deferred.append((statement, rows, parameters or {}))
+
+    async def hold(self, name: str, *, alone: bool) -> bool:
+        """Hold a name until the transaction ends; tells that what was looked up before must be looked up again."""
+        await self.flush()
+        await self._driver.execute(_HOLD_ALONE if alone else _HOLD_TOGETHER, name)
+        return True
 
     async def flush(self) -> None:
         """Run what was deferred, as one statement."""

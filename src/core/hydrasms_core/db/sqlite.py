@@ -141,6 +141,10 @@ class _OpenTransaction:
         # Nothing is far away here.
         await self.execute_set(statement, rows, parameters)
 
+    async def hold(self, name: str, *, alone: bool) -> bool:
+        # The whole database is held.
+        return False
+
 
 class _Turns(NamedTuple):
     """The queue of all who write, and how long its head may be waited for."""

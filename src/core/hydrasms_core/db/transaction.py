@@ -50,6 +50,14 @@ class Transaction(Protocol):
         """
         ...
 
+    async def hold(self, name: str, *, alone: bool) -> bool:
+        """Hold a name until the transaction ends: alone, or together with all others who do not want it alone.
+
+        For what is not there yet, and so has no row to lock. Tells whether others may have had the name before, so
+        that what was looked up without it must be looked up again.
+        """
+        ...
+
 
 Work = Callable[[Transaction], Awaitable[T]]
 """Something to do inside one transaction."""

@@ -297,6 +297,14 @@ async def set_status(tx: Transaction, settled: Sequence[Settled], *, at_ms: int)
     await tx.execute_set(_SET_STATUS, settled, {"at_ms": at_ms})
 
 
+async def begin_adding(tx: Transaction, carrier: str) -> None:
+    """Let nobody store a carrier's receipts as those of unknown references until the transaction ends.
+
+    To be called before anything is held that a receipt might wait for.
+    """
+    await tx.hold(_adding(carrier), alone=False)
+
+
 async def add_references(
     tx: Transaction, carrier: str, references: Sequence[tuple[str, str, str]], *, lane: int
 ) -> None:
@@ -309,9 +317,14 @@ async def hold_references(
 ) -> dict[tuple[str, str], Known]:
     """Return the messages that (carrier, reference) pairs stand for, where they are known.
 
-    Nobody else changes those until the transaction ends.
+    Until the transaction ends nobody else changes those, and the others stay unknown.
     """
-    rows = await tx.execute_set(_FIND_REFERENCES, list(references))
+    asked = list(references)
+    rows = await tx.execute_set(_FIND_REFERENCES, asked)
+    unknown = {carrier for carrier, _ in asked} if len(rows) < len(asked) else ()
+    if any([await tx.hold(_adding(carrier), alone=True) for carrier in sorted(unknown)]):
+        # Whoever was just adding references has looked for receipts that wait for them, in vain.
+        rows = await tx.execute_set(_FIND_REFERENCES, asked)
     lanes: dict[int, set[Key]] = {}
     for row in rows:
         lanes.setdefault(row[4], set()).add((row[2], row[3]))
@@ -319,6 +332,10 @@ async def hold_references(
     for lane in sorted(lanes):
         statuses |= await _hold_statuses(tx, lanes[lane])
     return {(row[0], row[1]): ((row[2], row[3]), statuses[row[2], row[3]], row[4]) for row in rows}
+
+
+def _adding(carrier: str) -> str:
+    return f"references of {carrier}"
 
 
 async def _hold_statuses(tx: Transaction, keys: Iterable[Key]) -> dict[Key, Status]:

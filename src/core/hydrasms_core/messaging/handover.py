@@ -133,6 +133,8 @@ class Handover:
             )
             for message, answer in zip(batch.held, answers, strict=True)
         ]
+        if any(isinstance(answer, Submitted) for answer in answers):
+            await store.begin_adding(tx, carrier)
         held = await self._let_go(tx, claim_id, [(message.key, change) for message, _, change in settled])
         settled = [each for each in settled if each[0].key[1] in held]
         if settled:
