@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hydrasms_core.carriers.base import Refused, Submission, Throttled
-from hydrasms_core.carriers.simulator.carrier import SimulatedCarrier
+from hydrasms_core.carriers.simulator import store
+from hydrasms_core.carriers.simulator.carrier import RECEIPT_LEASE_MS, SimulatedCarrier
 from hydrasms_core.carriers.simulator.inbox import Inbox
 from hydrasms_core.carriers.simulator.scripts import SCRIPTS
 from hydrasms_core.carriers.simulator.tables import simulated_receipts, simulated_texts
@@ -176,8 +177,9 @@ async def test_a_receipt_that_was_not_acknowledged_is_sent_again_after_a_restart
         for _ in range(2):
             simulating = asyncio.create_task(SimulatedCarrier(world.database, world.clock).run(Forgetful()))
             await asyncio.wait([simulating])
+            world.clock.advance(RECEIPT_LEASE_MS / 1000)
     assert len(taken) == 2
-    assert taken[0] == taken[1]
+    assert taken[0].reference == taken[1].reference
     async with world.running():
         await world.reported(1)
 
@@ -185,6 +187,26 @@ async def test_a_receipt_that_was_not_acknowledged_is_sent_again_after_a_restart
             return await rows_of(world.database, simulated_receipts) == []
 
         await world.database.until(settled)
+
+
+async def test_receipts_that_one_process_took_to_send_no_other_gets_before_its_lease_ends(world):
+    await world.simulator.submit([submission() for _ in range(20)])
+
+    async def take(now_ms, acknowledged=()):
+        until_ms = now_ms + RECEIPT_LEASE_MS
+        return await world.database.write(
+            lambda tx: store.next_receipts(tx, acknowledged, now_ms=now_ms, until_ms=until_ms, most=15)
+        )
+
+    began_ms = world.clock.now_ms()
+    first, _ = await take(began_ms)
+    second, next_ms = await take(began_ms + 1)
+    assert (len(first), len(second), next_ms) == (15, 5, began_ms + RECEIPT_LEASE_MS)
+    assert len({receipt.reference for receipt in first + second}) == 20
+    assert await take(began_ms + 2, second) == ([], began_ms + RECEIPT_LEASE_MS)
+    again, next_ms = await take(began_ms + RECEIPT_LEASE_MS)
+    assert {receipt.reference for receipt in again} == {receipt.reference for receipt in first}
+    assert next_ms is None
 
 
 async def test_receipts_are_sent_again_until_they_are_taken(world):

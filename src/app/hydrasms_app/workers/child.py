@@ -18,6 +18,7 @@ import uvloop
 
 from hydrasms_app.compose import running, running_edge
 from hydrasms_app.compose.process import Siblings
+from hydrasms_app.damage import damage_told
 from hydrasms_app.problems import Problem
 from hydrasms_app.serving import Up, serve_until_told
 from hydrasms_app.settings import Settings, load_settings
@@ -41,7 +42,8 @@ def main(text: str) -> None:
     try:
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format, worker=orders.number)
-        uvloop.run(serve_until_told(_worker(settings, orders)))
+        with damage_told(settings):
+            uvloop.run(serve_until_told(_worker(settings, orders)))
     except Problem as problem:
         sys.exit(f"hydrasms: worker {orders.number}: {problem}")
 

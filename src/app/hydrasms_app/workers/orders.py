@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import SecretStr
+
 from hydrasms_app.settings import Settings, variable
 
 
@@ -46,5 +48,7 @@ def environment(settings: Settings, **changed: Any) -> Mapping[str, str]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
     # An empty variable counts as one that is not set.
     return "" if value is None else str(value)

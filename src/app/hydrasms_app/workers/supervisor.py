@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from hydrasms_app import greetings
+from hydrasms_app.damage import damage_told
 from hydrasms_app.data_dir import held_data_dir
 from hydrasms_app.database import await_database, open_database
 from hydrasms_app.problems import Problem
@@ -48,7 +49,8 @@ def serve(
         raise Problem(
             f"only an edge, or everything, can be several workers: start {role} with HYDRASMS_WORKERS=1"
         )
-    asyncio.run(serve_until_told(serving))
+    with damage_told(settings):
+        asyncio.run(serve_until_told(serving))
 
 
 @contextlib.asynccontextmanager

@@ -26,6 +26,9 @@ from hydrasms_core.errors import Overloaded, StoreUnavailable
 TEXTS_KEPT_MS = 24 * 3_600_000
 """How long a text stays on a simulated phone."""
 
+RECEIPT_LEASE_MS = 10_000
+"""How long nobody else sends the receipts that one process has taken to send."""
+
 _MAX_RECEIPTS = 500
 _MAX_REST_S = 60.0
 _BACK_OFF_S = 1.0
@@ -93,19 +96,22 @@ class SimulatedCarrier:
         return answers
 
     async def run(self, reports: Reports) -> None:
-        """Send receipts as they fall due until cancelled.
+        """Send receipts as they fall due until cancelled; any number of processes may do so.
 
         One is forgotten only after it was taken, so that each is sent at least once.
         """
+        due: list[OwedReceipt] = []
         acknowledged: list[OwedReceipt] = []
+        next_ms: int | None = None
         while True:
-            self._owing.clear()
             try:
-                due, next_ms = await self._next_receipts(acknowledged)
-                acknowledged = []
+                if not due:
+                    self._owing.clear()
+                    due, next_ms = await self._next_receipts(acknowledged)
+                    acknowledged = []
                 if due:
                     await reports.receive([self._receipt(owed) for owed in due])
-                    acknowledged = due
+                    due, acknowledged = [], due
                     continue
             except (StoreUnavailable, Overloaded):
                 log.warning("simulated_receipts_postponed")
@@ -124,7 +130,9 @@ class SimulatedCarrier:
     ) -> tuple[list[OwedReceipt], int | None]:
         now_ms = self._clock.now_ms()
         return await self._database.write(
-            lambda tx: store.next_receipts(tx, acknowledged, now_ms=now_ms, most=_MAX_RECEIPTS)
+            lambda tx: store.next_receipts(
+                tx, acknowledged, now_ms=now_ms, until_ms=now_ms + RECEIPT_LEASE_MS, most=_MAX_RECEIPTS
+            )
         )
 
     def _receipt(self, owed: OwedReceipt) -> Receipt:

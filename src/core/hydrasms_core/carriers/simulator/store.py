@@ -28,6 +28,11 @@ _DELETE_RECEIPTS = SetStatement(
     " (SELECT r.due_at_ms, r.reference, r.ordinal FROM {rows})",
     ("due_at_ms", "reference", "ordinal"),
 )
+_LEASE_RECEIPTS = SetStatement(
+    "UPDATE simulated_receipts SET due_at_ms = :until_ms WHERE (due_at_ms, reference, ordinal) IN"
+    " (SELECT r.due_at_ms, r.reference, r.ordinal FROM {rows})",
+    ("due_at_ms", "reference", "ordinal"),
+)
 
 
 class SimulatedText(NamedTuple):
@@ -60,11 +65,12 @@ async def add(tx: Transaction, texts: Sequence[SimulatedText], receipts: Sequenc
 
 
 async def next_receipts(
-    tx: Transaction, acknowledged: Sequence[OwedReceipt], *, now_ms: int, most: int
+    tx: Transaction, acknowledged: Sequence[OwedReceipt], *, now_ms: int, until_ms: int, most: int
 ) -> tuple[list[OwedReceipt], int | None]:
-    """Forget what was acknowledged; return the receipts that are due, in order, and when the first of the others is.
+    """Forget what was acknowledged, take the receipts that are due, in order, and say when the next one is.
 
-    The time is known only where all that is due was returned.
+    What is taken falls due again at `until_ms`, for whoever sees it first; before that nobody else gets it. The time
+    is known only where all that is due was taken.
     """
     if acknowledged:
         await tx.execute_set(_DELETE_RECEIPTS, [receipt[:3] for receipt in acknowledged])
@@ -73,13 +79,18 @@ async def next_receipts(
         sa.select(columns.due_at_ms, columns.reference, columns.ordinal, columns.status, columns.failure)
         .order_by(columns.due_at_ms, columns.reference, columns.ordinal)
         .limit(most + 1)
+        # Where several take at once, each takes others.
+        .with_for_update(skip_locked=True)
     )
     rows = [
         OwedReceipt(row.due_at_ms, row.reference, row.ordinal, ReceiptStatus(row.status), row.failure)
         for row in result
     ]
     due = [row for row in rows[:most] if row.due_at_ms <= now_ms]
-    return due, rows[len(due)].due_at_ms if len(due) < len(rows) else None
+    if due:
+        await tx.execute_set(_LEASE_RECEIPTS, [receipt[:3] for receipt in due], {"until_ms": until_ms})
+    next_ms = rows[len(due)].due_at_ms if len(due) < len(rows) else None
+    return [receipt._replace(due_at_ms=until_ms) for receipt in due], next_ms
 
 
 async def list_texts(tx: Transaction, recipient: str, page: PageRequest) -> list[SimulatedText]:
