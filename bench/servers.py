@@ -47,13 +47,13 @@ class Server:
     """True once it was asked to end."""
 
     def cpu_s(self) -> float:
-        """Return the processor time that it has taken so far, in seconds."""
-        times = self.process.cpu_times()
-        return float(times.user + times.system)
+        """Return the processor time that it has taken so far, in seconds, its child processes included."""
+        times = [process.cpu_times() for process in self._processes()]
+        return float(sum(each.user + each.system for each in times))
 
     def rss_mb(self) -> float:
-        """Return its resident memory, in MiB."""
-        return float(self.process.memory_info().rss) / 2**20
+        """Return its resident memory, in MiB, its child processes included."""
+        return float(sum(process.memory_info().rss for process in self._processes())) / 2**20
 
     def stop(self) -> int:
         """End it in order, or by force where it does not; returns its exit status."""
@@ -66,10 +66,13 @@ class Server:
                 self.process.kill()
         return int(self.process.wait() or 0)
 
+    def _processes(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
+
 
 @dataclass
 class Hydrasms(Server):
-    """A running `hydrasms serve`."""
+    """A running `hydrasms serve`, or a core."""
 
     data_dir: Path
     grpc_port: int
@@ -152,6 +155,40 @@ def hydrasms(folder: Path, name: str, *flags: str) -> Iterator[Hydrasms]:
     server = Hydrasms(name, process, http_port, log, data_dir, grpc_port, environment)
     with _running(server):
         _await(server, lambda: _is_ready(http_port))
+        yield server
+
+
+@contextlib.contextmanager
+def core(folder: Path, name: str) -> Iterator[Hydrasms]:
+    """Run `hydrasms serve core` with its data in a new folder of that name, on a port and on no HTTP port."""
+    data_dir, grpc_port = folder / name, free_port()
+    environment = {
+        **clean_environment(),
+        "HYDRASMS_GRPC_PORT": str(grpc_port),
+        "HYDRASMS_DATA_DIR": str(data_dir),
+        "HYDRASMS_LOG_FORMAT": "json",
+    }
+    log = folder / f"{name}.log"
+    process = _started([str(_HYDRASMS), "serve", "core"], log, environment)
+    server = Hydrasms(name, process, 0, log, data_dir, grpc_port, environment)
+    with _running(server):
+        _await(server, lambda: _is_listening(grpc_port))
+        yield server
+
+
+@contextlib.contextmanager
+def edge(core: Hydrasms, name: str, **settings: str) -> Iterator[Server]:
+    """Run `hydrasms serve edge` before a core."""
+    port, log = free_port(), core.log.with_name(f"{name}.log")
+    environment = {
+        **core.environment,
+        "HYDRASMS_CORE": f"127.0.0.1:{core.grpc_port}",
+        "HYDRASMS_HTTP_PORT": str(port),
+        **settings,
+    }
+    server = Server(name, _started([str(_HYDRASMS), "serve", "edge"], log, environment), port, log)
+    with _running(server):
+        _await(server, lambda: _is_ready(port))
         yield server
 
 

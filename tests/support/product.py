@@ -294,7 +294,8 @@ async def _is_ready(client: httpx2.AsyncClient) -> bool:
 def _settings(data_dir: Path, target: Path | str, settings: dict[str, Any]) -> Settings:
     data_dir.mkdir(parents=True, exist_ok=True)
     url = SecretStr(f"sqlite:///{target}" if isinstance(target, Path) else target)
-    return Settings(http_port=0, grpc_port=0, data_dir=data_dir, database_url=url, **settings)
+    own = {"http_port": 0, "grpc_port": 0, "data_dir": data_dir, "database_url": url}
+    return Settings(**{**own, **settings})
 
 
 @contextlib.contextmanager

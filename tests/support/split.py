@@ -3,13 +3,18 @@
 import contextlib
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
+import grpc
 import httpx2
 
-from hydrasms_app.compose import running_edge
+from hydrasms_app.channel import way_to_core
 from hydrasms_app.settings import Settings
+from hydrasms_base.metrics import Metrics
+from hydrasms_edge.app import create_app
+from hydrasms_edge.settings import EdgeSettings
+from tests.support.edge import served
 from tests.support.product import Product, client_of
-from tests.support.waiting import eventually
 
 
 class SplitProduct(Product):
@@ -20,17 +25,13 @@ class SplitProduct(Product):
 
 
 @contextlib.asynccontextmanager
-async def split_edge(product: Product) -> AsyncIterator[SplitProduct]:
-    """Serve an edge apart for a product that is up."""
-    here = Settings(http_port=0, data_dir=product.data_dir)
-    apart = here.model_copy(update={"core_address": product.server.core_addresses[0]})
-    async with running_edge(apart) as edge, client_of(edge.http_port) as http:
-
-        async def is_ready() -> bool:
-            return (await http.get("/readyz")).status_code == 200
-
-        await eventually(is_ready, what="an edge apart that is ready")
-        yield SplitProduct(product, http)
+async def split_edge(product: Product, **settings: Any) -> AsyncIterator[SplitProduct]:
+    """Serve an edge apart, with settings of its own, for a product that is up."""
+    way = way_to_core(Settings().model_copy(update={"core_address": product.server.core_addresses[0]}))
+    async with grpc.aio.insecure_channel(way.address.target, options=way.options) as channel:
+        app = create_app(channel, product.server.token, Metrics(), EdgeSettings(**settings))
+        async with served(app) as port, client_of(port) as http:
+            yield SplitProduct(product, http)
 
 
 async def forwarded(client: httpx2.AsyncClient) -> tuple[int, int]:

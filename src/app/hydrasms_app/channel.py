@@ -24,6 +24,8 @@ _OPTIONS: Options = (
     # One that vanished or hangs is noticed within four seconds, whether or not anybody calls.
     ("grpc.keepalive_time_ms", 2_000),
     ("grpc.keepalive_timeout_ms", 2_000),
+    # Without this one the ping is waited for for a minute, whatever the line above says.
+    ("grpc.http2.ping_timeout_ms", 2_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )
