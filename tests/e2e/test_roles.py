@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 
 from hydrasms_app.certificates import make_trial_certificates
-from tests.support.roles import split_in, status_of
+from tests.support.roles import Split, split_in, status_of
 from tests.support.served import free_port, served, wait_until
 
 
@@ -98,6 +98,26 @@ def test_a_role_that_waits_for_its_database_ends_when_told_to(split):
         wait_until(lambda: core.log_file.read_text().count("waiting_for_database") > 1, what="another wait")
         holder.execute("ROLLBACK")
         wait_until(lambda: "core is up" in core.output_file.read_text(), what="a core that went on")
+
+
+@pytest.mark.parametrize("role", ["core", "worker"])
+def test_a_role_without_a_rest_api_tells_operators_on_a_port_of_its_own(split, role):
+    port = free_port()
+    process = split.role(role, HYDRASMS_OPS_PORT=str(port))
+    client = Split(split.folder, http_port=port, settings=split.settings).client
+    (split.folder / "var").mkdir()
+    file = split.folder / "var" / "hydrasms.db"
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        process.start(wait=False)
+        wait_until(lambda: status_of(client, "/livez") == 200, what="a role that lives")
+        assert status_of(client, "/readyz") == 503
+        holder.execute("ROLLBACK")
+    wait_until(lambda: status_of(client, "/readyz") == 200, what="a role that is ready")
+    assert "hydrasms_" in client.get("/metrics").body
+    assert status_of(client, "/") == 404
+    assert status_of(client, "/api/messages") == 404
+    assert process.terminate() == 0
 
 
 def test_over_tls_a_certificate_is_enough_for_edge_and_command_line(tmp_path):

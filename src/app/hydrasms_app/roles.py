@@ -64,7 +64,6 @@ async def _everything(settings: Settings, *, dispatcher: bool, demo: bool) -> As
 @contextlib.asynccontextmanager
 async def _core(settings: Settings) -> AsyncIterator[Up]:
     with held_data_dir(settings.data_dir, shared=True):
-        await await_database(settings)
         async with running_core(settings) as server:
             yield greetings.core(settings, server), server.failure
 
@@ -72,7 +71,6 @@ async def _core(settings: Settings) -> AsyncIterator[Up]:
 @contextlib.asynccontextmanager
 async def _worker(settings: Settings) -> AsyncIterator[Up]:
     with held_data_dir(settings.data_dir, shared=True):
-        await await_database(settings)
         async with running_worker(settings) as server:
             yield greetings.worker(settings, server), server.failure
 

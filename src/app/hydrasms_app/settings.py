@@ -30,6 +30,10 @@ class Settings(BaseSettings):
     """Port of the core; 0 takes any free one."""
     grpc_socket: Path | None = None
     """Unix socket that the core listens on instead of a port."""
+    ops_host: str = "127.0.0.1"
+    """Address that a core or worker answers operators on."""
+    ops_port: int | None = Field(default=None, ge=0, le=65_535)
+    """Port of that; without one they answer nowhere."""
     data_dir: Path = Path("var")
     """Folder of the database, the service token and the demo account's key."""
     database_url: SecretStr | None = None

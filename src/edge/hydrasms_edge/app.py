@@ -17,7 +17,7 @@ from hydrasms_base.secret import Secret
 from hydrasms_edge.coalescing import Coalescer
 from hydrasms_edge.errors import ApiError, core_reason, from_core, present
 from hydrasms_edge.observe import Observation
-from hydrasms_edge.operations import Exposition, Operations, only
+from hydrasms_edge.operations import Exposition, Operations, Ready, core_serves, only
 from hydrasms_edge.public import PublicMessages, SendMessage, online
 from hydrasms_edge.scope import ROUTE, request_id_of
 from hydrasms_edge.settings import EdgeSettings
@@ -45,16 +45,28 @@ def create_app(
         forwarding: Any = ForwardingServiceStub(channel)
         send = Coalescer(forwarding, token, metrics).send
     public = PublicMessages(messaging, send, token, settings)
-    operations = Operations(channel, exposition or only(metrics), settings.readiness_deadline_s)
+    ready = core_serves(channel, settings.readiness_deadline_s)
     paths = {
+        **_operations(ready, exposition or only(metrics)),
         "/api/messages": Resource("/api/messages", {"GET": public.list_inbound, "POST": public.send}),
         "/": Resource("/", {"GET": online}),
+    }
+    # Outermost first: whatever the layers below let through, Observation answers and notes.
+    return Observation(Paths(paths), metrics)
+
+
+def create_operations_app(ready: Ready, metrics: Metrics) -> ASGIApp:
+    """Return what a process without a REST API answers to operators and their tools."""
+    return Observation(Paths(_operations(ready, only(metrics))), metrics)
+
+
+def _operations(ready: Ready, exposition: Exposition) -> "dict[str, Resource]":
+    operations = Operations(ready, exposition)
+    return {
         "/livez": Resource("/livez", {"GET": operations.livez}),
         "/readyz": Resource("/readyz", {"GET": operations.readyz}),
         "/metrics": Resource("/metrics", {"GET": operations.metrics}),
     }
-    # Outermost first: whatever the layers below let through, Observation answers and notes.
-    return Observation(Paths(paths), metrics)
 
 
 class Resource:

@@ -1,4 +1,4 @@
-"""What operators and their tools ask of an edge: is it alive, is it ready, what does it count."""
+"""What operators and their tools ask of a process: is it alive, is it ready, what does it count."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,6 +18,25 @@ Exposition = Callable[[], Awaitable[bytes]]
 """Returns what was counted, in Prometheus' form."""
 
 
+Ready = Callable[[], Awaitable[bool]]
+"""Tells whether a process can do its work at this moment."""
+
+
+def core_serves(channel: grpc.aio.Channel, deadline_s: float) -> Ready:
+    """Return what tells whether the core behind a channel says, in time, that it serves."""
+    # Typed as Any because the stub's types lack its methods.
+    health: Any = HealthStub(channel)
+
+    async def ready() -> bool:
+        try:
+            checked = await health.Check(health_pb2.HealthCheckRequest(), timeout=deadline_s)
+        except AioRpcError:
+            return False
+        return bool(checked.status == health_pb2.HealthCheckResponse.SERVING)
+
+    return ready
+
+
 def only(metrics: Metrics) -> Exposition:
     """Return the exposition of one process's metrics."""
 
@@ -30,27 +49,17 @@ def only(metrics: Metrics) -> Exposition:
 class Operations:
     """The endpoints that take no key and tell nothing about any account."""
 
-    def __init__(
-        self, channel: grpc.aio.Channel, exposition: Exposition, readiness_deadline_s: float
-    ) -> None:
-        # Typed as Any because the stub's types lack its methods.
-        self._health: Any = HealthStub(channel)
+    def __init__(self, ready: Ready, exposition: Exposition) -> None:
+        self._ready = ready
         self._exposition = exposition
-        self._readiness_deadline_s = readiness_deadline_s
 
     async def livez(self, _: Request) -> Response:
         """GET /livez: this process runs."""
         return Answer({"status": "alive"})
 
     async def readyz(self, _: Request) -> Response:
-        """GET /readyz: the core says that it serves."""
-        try:
-            checked = await self._health.Check(
-                health_pb2.HealthCheckRequest(), timeout=self._readiness_deadline_s
-            )
-        except AioRpcError:
-            raise unavailable() from None
-        if checked.status != health_pb2.HealthCheckResponse.SERVING:
+        """GET /readyz: this process can do its work; for an edge, its core says that it serves."""
+        if not await self._ready():
             raise unavailable()
         return Answer({"status": "ready"})
 

@@ -31,6 +31,12 @@ def serve(
     core: Annotated[
         str | None, typer.Option(help="Address of the core, for an edge: HOST:PORT, unix:PATH and more.")
     ] = None,
+    ops_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65_535, help="Port of /livez, /readyz and /metrics of a core or worker; off without."
+        ),
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the database and the keys.")] = None,
     workers: Annotated[
         int | None,
@@ -56,6 +62,7 @@ def serve(
         grpc_host=grpc_host,
         grpc_port=grpc_port,
         grpc_socket=grpc_socket,
+        ops_port=ops_port,
         HYDRASMS_CORE=core,
         data_dir=data_dir,
         workers=workers,

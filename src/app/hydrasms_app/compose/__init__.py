@@ -13,15 +13,18 @@ import grpc
 from hydrasms_app.compose.core import start_core, wake_others
 from hydrasms_app.compose.edge import channel_to_core, start_edge
 from hydrasms_app.compose.listeners import Listener, listener_of
+from hydrasms_app.compose.operations import database_answers, start_operations
 from hydrasms_app.compose.process import Process, Siblings
 from hydrasms_app.compose.worker import start_worker
-from hydrasms_app.database import open_database
+from hydrasms_app.database import await_database, open_database
 from hydrasms_app.demo import demo_key
 from hydrasms_app.settings import Settings
 from hydrasms_app.token import edge_token
 from hydrasms_base.log import get_logger
 from hydrasms_base.secret import Secret
 from hydrasms_core.db.transaction import Database
+from hydrasms_edge.operations import core_serves
+from hydrasms_edge.settings import EdgeSettings
 
 log = get_logger(__name__)
 
@@ -100,19 +103,27 @@ async def running(
 
 @contextlib.asynccontextmanager
 async def running_core(settings: Settings) -> AsyncIterator[RunningCore]:
-    """Run a core without an edge and without loops, on a database that is already up to date; raises Problem."""
+    """Run a core without an edge and without loops, as soon as its database is up to date; raises Problem."""
     async with _process() as process:
+        readiness = await start_operations(process, settings)
+        await await_database(settings)
         database, wake = _opened(process, settings), wake_others(process, settings)
         core = await start_core(process, settings, database, wake, [listener_of(settings)])
+        loopback = channel_to_core(process, settings, core)
+        readiness.begin(process, core_serves(loopback, EdgeSettings().readiness_deadline_s))
         yield RunningCore(core.addresses, process.failure)
         log.info("draining")
 
 
 @contextlib.asynccontextmanager
 async def running_worker(settings: Settings) -> AsyncIterator[RunningWorker]:
-    """Run the loops beside others that may do so too, on a database that is already up to date; raises Problem."""
+    """Run the loops beside others that may do so too, as soon as the database is up to date; raises Problem."""
     async with _process() as process:
-        await start_worker(process, settings, _opened(process, settings), alone=False)
+        readiness = await start_operations(process, settings)
+        await await_database(settings)
+        database = _opened(process, settings)
+        await start_worker(process, settings, database, alone=False)
+        readiness.begin(process, database_answers(database))
         yield RunningWorker(process.failure)
         log.info("draining")
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
+from hydrasms_core.rpc.leaving import Arrivals, Health
 from hydrasms_core.rpc.loopback import MAX_MESSAGE_BYTES, Loopback
 
 AddServicers = Callable[[Any], None]
@@ -44,10 +44,11 @@ class GrpcServer:
         share_port: bool = False,
     ) -> None:
         self.loopback = Loopback([interceptor])
+        self._arrivals = Arrivals(interceptor)
         # gRPC's default lets a second server bind the port in silence.
         options = (*_OPTIONS, ("grpc.so_reuseport", int(share_port)))
-        self._server = grpc.aio.server(interceptors=[interceptor], options=options)
-        self._health = health_aio.HealthServicer()
+        self._server = grpc.aio.server(interceptors=[self._arrivals], options=options)
+        self._health = Health()
         self._services = services
         targets: tuple[Any, ...] = (self.loopback, self._server)
         for target in targets:
@@ -84,8 +85,10 @@ class GrpcServer:
             await self._health.set(name, status)
 
     async def stop(self, grace_s: float) -> None:
-        """Refuse new calls, wait for those in progress, then let go of the addresses."""
+        """Send clients away that watch our health, wait for the calls in progress, then let go of the addresses."""
         await self.set_serving(serving=False)
+        if self._health.watchers:
+            await self._arrivals.end()
         await self._server.stop(grace_s)
         # The server's destructor wants its loop; letting it finish here keeps shutdown quiet.
         await asyncio.sleep(0)
