@@ -32,7 +32,6 @@ _INTEGERS = frozenset(
         "most",
         "ordinal",
         "segments",
-        "spare",
     }
 )
 """What holds numbers, besides all that ends in `_ms`; PostgreSQL wants to be told, and all else is text."""

@@ -25,7 +25,7 @@ _ENCODINGS = {encoding.value: encoding for encoding in Encoding}
 
 _IS_DUE = (
     "step = :step AND due_at_ms <= :now_ms AND claim NOT IN (SELECT living.claim FROM living)"
-    " AND (claim = '' OR :spare = 0)"
+    " AND (claim = '' OR due_at_ms <= :held_due_ms)"
 )
 _TAKE_DUE = SetStatement(
     # One lane alone, that of the longest due.
@@ -224,7 +224,8 @@ async def _take(
 ) -> dict[Key, tuple[bool, int]]:
     """Return messages of one lane whose step is due, each with whether a claim is on it and its lane."""
     rows = [(claim,) for claim in living]
-    parameters = {"step": step.value, "now_ms": now_ms, "most": most, "spare": int(spare)}
+    held_due_ms = 0 if spare else now_ms
+    parameters = {"step": step.value, "now_ms": now_ms, "most": most, "held_due_ms": held_due_ms}
     taken = await tx.execute_set(_TAKE_DUE, rows, parameters)
     return {(row[0], row[1]): (bool(row[2]), row[3]) for row in taken}
 

@@ -53,8 +53,10 @@ class Dispatcher:
         self._living: set[str] = set()
         self._jumps = ClockJumps(clock)
         self._spares_until = -math.inf
-        # What is queued may also have come from before a jump that nobody was there to notice.
-        self._looks_ahead = True
+        # How many jumps of the clock there were, and after how many of them what it left behind was brought forward.
+        # The first may have come while nobody was there to notice.
+        self._jumped = 1
+        self._brought_forward = 0
         self._wakened = asyncio.Event()
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
@@ -121,9 +123,9 @@ class Dispatcher:
             # Whoever calls from here on has not been seen by this claim.
             self._wakened.clear()
             # As of now: the transaction may run on another thread.
-            living = frozenset(self._living)
-            claim = await self._database.write(lambda tx: self._claim(tx, living))
-            self._looks_ahead = False
+            living, jumped = frozenset(self._living), self._jumped
+            claim = await self._database.write(lambda tx: self._claim(tx, living, jumped))
+            self._brought_forward = jumped
             claimed = bool(claim.batches)
         finally:
             if not claimed:
@@ -135,7 +137,7 @@ class Dispatcher:
             self._given_up.labels(status.value).inc(number)
         overdue = claim.next_receipt_ms is not None and claim.next_receipt_ms <= self._clock.now_ms()
         swept = await self._database.write(self._handover.give_up_receipts) if overdue else 0
-        if max(claim.due, swept) >= self._settings.max_batch:
+        if max(claim.due, swept) >= self._settings.max_batch or self._jumped > jumped:
             return 0.0
         return self._rest_s(claim)
 
@@ -150,15 +152,15 @@ class Dispatcher:
         if jump_s:
             log.warning("clock_jumped", seconds=round(jump_s, 1))
             self._spares_until = self._clock.monotonic() + self._settings.lease_s
-            self._looks_ahead = True
+            self._jumped += 1
 
-    async def _claim(self, tx: Transaction, living: Collection[str]) -> Claim:
-        # Here and not before: a claim may have waited long for its transaction, and reads the clock in it.
-        self._mind_the_clock()
-        if self._looks_ahead:
+    async def _claim(self, tx: Transaction, living: Collection[str], jumped: int) -> Claim:
+        if self._brought_forward < jumped:
             brought = await self._handover.bring_forward(tx)
             if brought:
                 log.warning("brought_forward", messages=brought)
+        # Just before the claim reads the clock: it may have waited long for its transaction.
+        self._mind_the_clock()
         spare = self._clock.monotonic() < self._spares_until
         return await self._handover.claim(tx, living, spare=spare)
 
