@@ -48,7 +48,9 @@ def fleet(folder: Path, **settings: str) -> Iterator[tuple[Served, list[int], li
         clients = [Served(folder / "var", port) for port in ports]
         for client in clients:
             wait_until(
-                lambda client=client: status_of(client, "/readyz") == 200, what="an edge that is ready"
+                lambda client=client: status_of(client, "/readyz") == 200,
+                bound_s=READY_S,
+                what="an edge that is ready",
             )
         yield split.client, ports, processes
 

@@ -39,7 +39,7 @@ class ExplainingDatabase(PostgresDatabase):
     def _core(self, _connection: Any, _cursor: Any, text: str, parameters: Any, *_: Any) -> None:
         self._cores.append((text, parameters))
 
-    async def _once(self, pool: Any, begin: str, work: Any, limit_s: float) -> Any:
+    async def _once(self, pool: Any, begin: str, work: Any, limit_s: float | None) -> Any:
         async def watched(tx: Any) -> Any:
             tx._driver = _Explaining(tx._driver, self.planned)
             result = await work(tx)

@@ -77,6 +77,7 @@ app = typer.Typer(
 )
 app.command()(server.serve)
 server.database.command()(backup.backup)
+server.database.command()(backup.move)
 app.add_typer(server.database, name="db")
 app.add_typer(accounts.app, name="account")
 app.add_typer(keys.app, name="key")

@@ -56,13 +56,20 @@ class PostgresDatabase:
     """A PostgreSQL database that is open for business; no connection is made before one is needed.
 
     `partitioned` has every statement planned for its own values, so that it touches only the partitions of the
-    accounts that it names.
+    accounts that it names. A transaction of writing that takes longer than `write_limit_s` is given up.
     """
 
     def __init__(
-        self, url: str, *, partitioned: bool = False, writers: int = _WRITERS, readers: int = _READERS
+        self,
+        url: str,
+        *,
+        partitioned: bool = False,
+        writers: int = _WRITERS,
+        readers: int = _READERS,
+        write_limit_s: float | None = _WRITE_S,
     ) -> None:
         self._partitioned = partitioned
+        self._write_limit_s = write_limit_s
         self._writers = Pool(url, _WRITING_PARTITIONS if partitioned else _WRITING, writers)
         self._readers = Pool(url, {}, readers)
         self._running: set[asyncio.Task[Any]] = set()
@@ -107,7 +114,7 @@ class PostgresDatabase:
                 return result[-1]
 
             try:
-                return await self._once(self._writers, _BEGIN_WRITING, kept, _WRITE_S)  # type: ignore[arg-type]
+                return await self._once(self._writers, _BEGIN_WRITING, kept, self._write_limit_s)  # type: ignore[arg-type]
             except Undone:
                 if not runs_left:
                     raise StoreUnavailable from None
@@ -127,7 +134,7 @@ class PostgresDatabase:
             async with asyncio.timeout(_RESOLVE_S):
                 while True:
                     try:
-                        found = await self._once(self._writers, _BEGIN_WRITING, landed, _WRITE_S)
+                        found = await self._once(self._writers, _BEGIN_WRITING, landed, self._write_limit_s)
                     except (StoreUnavailable, Undone):
                         await asyncio.sleep(back_off_s)
                         back_off_s = min(back_off_s * 2, _MAX_BACK_OFF_S)
@@ -136,7 +143,7 @@ class PostgresDatabase:
                         return found
         raise CommitUnknown
 
-    async def _once(self, pool: Pool, begin: str, work: Work[T], limit_s: float) -> T:
+    async def _once(self, pool: Pool, begin: str, work: Work[T], limit_s: float | None) -> T:
         async with pool.link() as link:
             transaction = PostgresTransaction(link.connection, link.driver, partitioned=self._partitioned)
             try:
@@ -210,6 +217,12 @@ class PostgresTransaction:
             await self.flush()
         self.changed = True
         self._deferred.append((statement, rows, parameters or {}))
+
+    async def copy_rows(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Put many rows into a table, the fastest way there is."""
+        await self.flush()
+        self.changed = True
+        await self._driver.copy_records_to_table(table, records=rows, columns=list(columns))
 
     async def hold(self, name: str, *, alone: bool) -> bool:
         """Hold a name until the transaction ends; tells that what was looked up before must be looked up again."""
