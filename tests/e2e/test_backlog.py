@@ -74,12 +74,12 @@ def work_off(server: Served, note, *, messages: int) -> None:
     )
 
 
-def test_a_queue_that_was_killed_is_worked_off(tmp_path: Path, note):
-    with served(tmp_path / "var", "--no-dispatcher") as server:
+def test_a_queue_that_was_killed_is_worked_off(tmp_path: Path, database_url, note):
+    with served(tmp_path / "var", "--no-dispatcher", database_url=database_url) as server:
         work_off(server, note, messages=2_000)
 
 
 @pytest.mark.faults
-def test_100_000_queued_messages_are_worked_off(tmp_path: Path, note):
-    with served(tmp_path / "var", "--no-dispatcher") as server:
+def test_100_000_queued_messages_are_worked_off(tmp_path: Path, database_url, note):
+    with served(tmp_path / "var", "--no-dispatcher", database_url=database_url) as server:
         work_off(server, note, messages=100_000)

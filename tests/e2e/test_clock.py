@@ -16,9 +16,11 @@ HOUR_S = 3600
 JUMPS_S = (HOUR_S, 0, -HOUR_S, HOUR_S)
 
 
-def jump_under_load(folder: Path, note, *, jumps: tuple[int, ...], sends_between: int) -> None:
+def jump_under_load(
+    folder: Path, database_url: str | None, note, *, jumps: tuple[int, ...], sends_between: int
+) -> None:
     clock = SetClock(folder / "clock")
-    server = Served(folder / "var", variables=clock.variables)
+    server = Served(folder / "var", database_url=database_url, variables=clock.variables)
     server.start()
     try:
         clients = Clients([server.http_port], [server.account(credits=1_000_000) for _ in range(3)])
@@ -46,10 +48,10 @@ def noticed_s(server: Served) -> int:
     return HOUR_S * round(sum(line["seconds"] for line in lines if line["event"] == "clock_jumped") / HOUR_S)
 
 
-def test_a_clock_that_jumps_delays_and_doubles_nothing(tmp_path: Path, note):
-    jump_under_load(tmp_path, note, jumps=JUMPS_S, sends_between=50)
+def test_a_clock_that_jumps_delays_and_doubles_nothing(tmp_path: Path, database_url, note):
+    jump_under_load(tmp_path, database_url, note, jumps=JUMPS_S, sends_between=50)
 
 
 @pytest.mark.faults
-def test_a_clock_that_jumps_again_and_again(tmp_path: Path, note):
-    jump_under_load(tmp_path, note, jumps=JUMPS_S * 10, sends_between=300)
+def test_a_clock_that_jumps_again_and_again(tmp_path: Path, database_url, note):
+    jump_under_load(tmp_path, database_url, note, jumps=JUMPS_S * 10, sends_between=300)

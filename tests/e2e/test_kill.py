@@ -47,8 +47,8 @@ def kill_again_and_again(
     return starts_s
 
 
-def kill_all_in_one(folder: Path, *flags: str, kills: int) -> list[float]:
-    with served(folder / "var", *flags) as server:
+def kill_all_in_one(folder: Path, database_url: str | None, *flags: str, kills: int) -> list[float]:
+    with served(folder / "var", *flags, database_url=database_url) as server:
 
         def kill_and_start() -> float:
             server.kill()
@@ -57,8 +57,8 @@ def kill_all_in_one(folder: Path, *flags: str, kills: int) -> list[float]:
         return kill_again_and_again(server, kill_and_start, kills=kills, sends_between=100)
 
 
-def kill_roles_in_turn(folder: Path, *, kills: int) -> list[float]:
-    with split_in(folder) as split:
+def kill_roles_in_turn(folder: Path, database_url: str | None, *, kills: int) -> list[float]:
+    with split_in(folder, HYDRASMS_DATABASE_URL=database_url or "") as split:
         roles = [split.role(name) for name in ("core", "edge", "worker")]
         for process in roles:
             process.start()
@@ -82,22 +82,22 @@ def summary(starts_s: list[float]) -> str:
     )
 
 
-def test_nothing_acknowledged_is_lost_over_a_few_kills(tmp_path: Path, note):
-    note(summary(kill_all_in_one(tmp_path, kills=4)))
+def test_nothing_acknowledged_is_lost_over_a_few_kills(tmp_path: Path, database_url, note):
+    note(summary(kill_all_in_one(tmp_path, database_url, kills=4)))
 
 
-def test_nothing_acknowledged_is_lost_where_each_role_is_killed(tmp_path: Path, note):
-    note(summary(kill_roles_in_turn(tmp_path, kills=3)))
-
-
-@pytest.mark.faults
-def test_nothing_acknowledged_is_lost_over_200_kills(tmp_path: Path, note):
-    note(summary(kill_all_in_one(tmp_path, kills=200)))
+def test_nothing_acknowledged_is_lost_where_each_role_is_killed(tmp_path: Path, database_url, note):
+    note(summary(kill_roles_in_turn(tmp_path, database_url, kills=3)))
 
 
 @pytest.mark.faults
-def test_nothing_acknowledged_is_lost_over_60_kills_of_roles(tmp_path: Path, note):
-    note(summary(kill_roles_in_turn(tmp_path, kills=60)))
+def test_nothing_acknowledged_is_lost_over_200_kills(tmp_path: Path, database_url, note):
+    note(summary(kill_all_in_one(tmp_path, database_url, kills=200)))
+
+
+@pytest.mark.faults
+def test_nothing_acknowledged_is_lost_over_60_kills_of_roles(tmp_path: Path, database_url, note):
+    note(summary(kill_roles_in_turn(tmp_path, database_url, kills=60)))
 
 
 def test_the_check_finds_a_lost_message(tmp_path: Path):

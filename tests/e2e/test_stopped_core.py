@@ -70,12 +70,12 @@ def send_while_stopped(server, history: History, account, *, until: float) -> li
     return took_s
 
 
-def test_a_core_that_stands_still_for_a_while(tmp_path: Path, note):
-    with split_in(tmp_path) as split:
+def test_a_core_that_stands_still_for_a_while(tmp_path: Path, database_url, note):
+    with split_in(tmp_path, HYDRASMS_DATABASE_URL=database_url or "") as split:
         stop_under_load(split, note, stopped_s=1)
 
 
 @pytest.mark.faults
-def test_a_core_that_stands_still_for_30_s(tmp_path: Path, note):
-    with split_in(tmp_path) as split:
+def test_a_core_that_stands_still_for_30_s(tmp_path: Path, database_url, note):
+    with split_in(tmp_path, HYDRASMS_DATABASE_URL=database_url or "") as split:
         stop_under_load(split, note, stopped_s=30)

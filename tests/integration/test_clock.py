@@ -23,13 +23,8 @@ BOTH_WAYS = pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S], ids=["on", "bac
 async def look(world):
     """Have a dispatcher look, and wait until it has: the second look begins after this was called."""
     for _ in range(2):
-        looks = iter([False, True])
-
-        async def looked(looks=looks):
-            return next(looks)
-
         world.dispatcher.wake()
-        await world.database.until(looked)
+        await world.database.next_written()
 
 
 @contextlib.asynccontextmanager

@@ -190,7 +190,7 @@ async def test_what_falls_due_later_needs_no_call(observed, ledger):
 async def test_what_comes_soon_after_a_claim_shares_the_next_one(make_world):
     carrier = ToldCarrier()
     async with make_world(carrier, pace_s=1.5).running() as world:
-        await world.database.next_write()
+        await world.database.next_written()
         for _ in range(5):
             await world.send(PHONE)
         await carrier.until_batches(1)
@@ -248,7 +248,7 @@ async def test_stopping_what_never_ran_or_only_just_began_returns(make_world):
 async def test_a_store_that_is_gone_is_waited_for(make_world):
     carrier = ToldCarrier()
     async with make_world(carrier).running() as world:
-        await world.database.next_write()
+        await world.database.next_written()
         await queue(world.database, queued_message(world.clock.now_ms()))
         world.database.out_of_order = True
         world.dispatcher.wake()

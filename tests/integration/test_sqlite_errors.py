@@ -27,9 +27,7 @@ async def opened(database_path):
     await database.close()
 
 
-async def test_a_file_that_cannot_be_opened_is_told_to_whoever_asks_and_tried_again(
-    tmp_path, template_database
-):
+async def test_a_file_that_cannot_be_opened_is_told_to_whoever_asks_and_tried_again(tmp_path):
     path = tmp_path / "missing" / "hydrasms.db"
     database = SqliteDatabase(path)
     async with asyncio.timeout(BOUND_S):

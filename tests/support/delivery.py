@@ -147,6 +147,12 @@ class ObservedDatabase:
                     return
                 await self._written.wait()
 
+    async def next_written(self) -> None:
+        """Wait until a write transaction, one under way included, has been committed; fails after a bound."""
+        self._written.clear()
+        async with asyncio.timeout(BOUND_S):
+            await self._written.wait()
+
     async def next_write(self, within_s: float = BOUND_S) -> None:
         """Wait until somebody asks for a write transaction, allowed or not; raises TimeoutError."""
         self._told.clear()

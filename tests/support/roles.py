@@ -100,7 +100,7 @@ class Split:
         return _Client(
             self.folder / "var",
             self.http_port,
-            database_url=self.settings.get("HYDRASMS_DATABASE_URL"),
+            database_url=self.settings.get("HYDRASMS_DATABASE_URL") or None,
             environment_of_split=self.environment,
         )
 

@@ -270,6 +270,20 @@ async def test_a_store_that_goes_away_at_the_commit_is_every_items_own_refusal(f
     assert world.store.messages == {}
 
 
+@pytest.mark.parametrize("looked_up", [False, True])
+async def test_a_store_that_cannot_even_be_asked_is_every_items_own_refusal(
+    forwarding, keys, world, monkeypatch, looked_up
+):
+    keys.unknown = {"bob"} if looked_up else set()
+
+    async def accept_none(sends):
+        raise StoreUnavailable
+
+    monkeypatch.setattr(world.messaging, "accept_each", accept_none)
+    outcomes = await forwarding.send_each([item(), item(Draft("", "x")), item(of="bob")])
+    assert [type(each) for each in outcomes] == [StoreUnavailable, InvalidRecipient, StoreUnavailable]
+
+
 # ---- our own faults --------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from hydrasms_base.clock import Clock
 from hydrasms_base.log import get_logger
 from hydrasms_core.errors import DomainError, InternalError, InvalidArgument
 from hydrasms_core.messaging.accept import Outcome, Send
-from hydrasms_core.messaging.model import MAX_BATCH, Forwarded
+from hydrasms_core.messaging.model import MAX_BATCH, Accepted, Forwarded
 from hydrasms_core.messaging.ports import SendingKeys
 from hydrasms_core.messaging.service import Messaging
 
@@ -87,7 +87,11 @@ class Forwarding:
     ) -> None:
         if not pending:
             return
-        settled = await self._messaging.accept_each([each.send for each in pending])
+        settled: Sequence[Accepted | Exception]
+        try:
+            settled = await self._messaging.accept_each([each.send for each in pending])
+        except Exception as error:  # noqa: BLE001 - as above
+            settled = [error] * len(pending)
         for each, outcome in zip(pending, settled, strict=True):
             place = each.place
             outcomes[place] = _shown(outcome, items[place]) if isinstance(outcome, Exception) else outcome
