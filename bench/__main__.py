@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import batch, channel, memory, report, send, servers, split, store, wrk
+from bench import batch, channel, memory, report, send, servers, split, store, workers, wrk
 from bench.plan import Plan
 
 _BENCHMARKS: dict[str, Callable[[Plan], report.Benchmark]] = {
@@ -14,11 +14,12 @@ _BENCHMARKS: dict[str, Callable[[Plan], report.Benchmark]] = {
     "store": store.run,
     "channel": channel.run,
     "batch": batch.run,
+    "workers": workers.run,
     "split": split.run,
     "memory": memory.run,
 }
 # A million messages take minutes, so they are sent only when asked for by name.
-_ALL = ("send", "store", "channel", "batch", "split")
+_ALL = ("send", "store", "channel", "batch", "workers", "split")
 _LATEST = Path(__file__).parents[1] / "build" / "bench" / "latest.json"
 
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="*",
         choices=[*_BENCHMARKS, "all"],
         default="all",
-        help="what to run: send, store, channel, batch, split, memory, or all but memory (the default)",
+        help="what to run: send, store, channel, batch, workers, split, memory, or all but memory (the default)",
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="length of one run of one case (10)")
     parser.add_argument("--runs", type=int, default=3, help="alternating runs of each case (3)")
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = list(dict.fromkeys(name for each in asked for name in (_ALL if each == "all" else (each,))))
     signal.signal(signal.SIGTERM, servers.leave)
     try:
-        if {"send", "split", "memory"} & set(names):
+        if {"send", "workers", "split", "memory"} & set(names):
             wrk.require_wrk()
         _run(names, options)
     except (wrk.LoadFailed, servers.ServerFailed) as failure:

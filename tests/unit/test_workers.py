@@ -21,6 +21,8 @@ OTHERS = {
     "grpc_host": "localhost",
     "grpc_port": 2345,
     "grpc_socket": Path("/a folder/core.sock"),
+    "ops_host": "::1",
+    "ops_port": 3456,
     "data_dir": Path("some where"),
     "database_url": "postgresql://user:word%20with%24signs@host:5/name?x=y",
     "HYDRASMS_CORE": "unix:/a folder/core.sock",
