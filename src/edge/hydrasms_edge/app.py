@@ -1,10 +1,13 @@
 """The edge as an ASGI application: its paths, what each answers to, and what becomes of errors."""
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
 from grpc.aio import AioRpcError
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,6 +26,8 @@ from hydrasms_edge.scope import ROUTE, request_id_of
 from hydrasms_edge.settings import EdgeSettings
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+_PATIENCE_S = 1.0
 
 log = get_logger(__name__)
 
@@ -43,7 +48,7 @@ def create_app(
     # A core in this process is called without a socket, and nothing is saved by calling it less often.
     if settings.coalesce and isinstance(channel, grpc.aio.Channel):
         forwarding: Any = ForwardingServiceStub(channel)
-        send = Coalescer(forwarding, token, metrics).send
+        send = Coalescer(forwarding, token, metrics, reach=_reaching(channel)).send
     public = PublicMessages(messaging, send, token, settings)
     ready = core_serves(channel, settings.readiness_deadline_s)
     paths = {
@@ -113,6 +118,23 @@ class Paths:
         except AioRpcError as error:
             response = _core_failed(error, scope)
         await response(scope, receive, send)
+
+
+def _reaching(channel: grpc.aio.Channel) -> Callable[[], Awaitable[None]]:
+    """Return what waits a moment for a core where none can be reached.
+
+    Nothing has been sent by then, so that waiting is safe: one core may be about to end while another, just started,
+    has not been found again.
+    """
+    health: Any = HealthStub(channel)
+
+    async def reach() -> None:
+        if channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY:
+            # Whether it comes in time the call itself will show.
+            with contextlib.suppress(AioRpcError):
+                await health.Check(HealthCheckRequest(), timeout=_PATIENCE_S, wait_for_ready=True)
+
+    return reach
 
 
 def _core_failed(error: AioRpcError, scope: Scope) -> Response:

@@ -8,7 +8,7 @@ key, its request id, its deadline, its refusal.
 import asyncio
 import random
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -91,7 +91,10 @@ class _UnderWay(NamedTuple):
 
 
 class Coalescer:
-    """Sends messages as the core's stub does, with fewer calls; made inside the event loop that it works in."""
+    """Sends messages as the core's stub does, with fewer calls; made inside the event loop that it works in.
+
+    `reach` is awaited before each call: it returns when a core can be reached, or when it has waited long enough.
+    """
 
     def __init__(
         self,
@@ -99,8 +102,10 @@ class Coalescer:
         token: Secret | None,
         metrics: Metrics,
         limits: Limits | None = None,
+        reach: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._forwarding = forwarding
+        self._reach = reach
         self._credential = credential(token)
         self._limits = limits or Limits()
         self._loop = asyncio.get_running_loop()
@@ -187,6 +192,8 @@ class Coalescer:
 
     async def _forward(self, batch: Sequence[_Send]) -> None:
         """Carry sends to the core and answer each."""
+        if self._reach is not None:
+            await self._reach()
         now = self._loop.time()
         carried, request, longest_s = _packed(batch, now)
         if not carried:
