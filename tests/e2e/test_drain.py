@@ -1,6 +1,7 @@
 """SIGTERM loses nothing: no request, no call, no claim, however busy the process is that is told to end."""
 
 import contextlib
+import signal
 import sqlite3
 
 import pytest
@@ -130,6 +131,30 @@ def outbox(split):
 def _count(split, query):
     with contextlib.closing(sqlite3.connect(split.folder / "var" / "hydrasms.db")) as reader:
         return reader.execute(query).fetchone()[0]
+
+
+def test_an_edge_leaves_a_core_that_hangs_and_finds_it_again(split):
+    cores = two_cores(split, "unix")
+    for core in cores:
+        core.start()
+    split.role("edge").start()
+    await_readiness(split, split.http_port)
+    client = split.client
+    _, key = client.account(credits=1_000_000)
+    hanging = cores[0].process
+    hanging.send_signal(signal.SIGSTOP)
+    try:
+        # Calls that it has are answered by nobody; soon it gets no more.
+        wait_until(
+            lambda: [client.send(key).status for _ in range(20)] == [200] * 20,
+            bound_s=60,
+            what="an edge that calls the other core alone",
+        )
+    finally:
+        hanging.send_signal(signal.SIGCONT)
+    with StrictClients([split.http_port], key) as clients:
+        await_calls(cores[0])
+    assert clients.failures == []
 
 
 def test_the_clients_notice_a_request_that_fails(split):

@@ -44,13 +44,16 @@ class Pair:
         self.answered = 0
         self._calling = True
 
-    async def start(self, number):
-        server = GrpcServer(
+    def new_server(self, number):
+        return GrpcServer(
             Pipeline([], guard=lambda _method, handler: handler),
             lambda target: pb_grpc.add_MessagingServiceServicer_to_server(self.answering[number], target),
             services=[],
             reflect=False,
         )
+
+    async def start(self, number):
+        server = self.new_server(number)
         server.listen(f"unix:{self.paths[number]}")
         await server.start()
         self.servers[number] = server
@@ -112,6 +115,18 @@ async def test_calls_fail_where_a_server_ends_without_waiting_for_its_clients(tm
             if pair.failures:
                 break
     assert pair.failures
+
+
+async def test_a_core_is_found_by_its_name(tmp_path):
+    pair = Pair(tmp_path)
+    server = pair.new_server(0)
+    port = server.listen("127.0.0.1:0")
+    await server.start()
+    way = way_to_core(load_settings(HYDRASMS_CORE=f"dns:///localhost:{port}"))
+    async with grpc.aio.insecure_channel(way.address.target, options=way.options) as channel:
+        await pb_grpc.MessagingServiceStub(channel).SendMessage(pb.SendMessageRequest(), timeout=20)
+    assert pair.answering[0].calls == 1
+    await server.stop(1.0)
 
 
 @pytest.mark.parametrize("callers", [0, 1])

@@ -18,8 +18,7 @@ class StrictClients:
         self._ports = tuple(ports)
         self._key = key
         self._stop = threading.Event()
-        self._accepted = threading.Semaphore(0)
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self.failures: list[str] = []
         """What no client should have seen."""
         self.by_port: Counter[int] = Counter()
@@ -40,9 +39,11 @@ class StrictClients:
             assert not thread.is_alive(), "a client hangs"
 
     def wait_for(self, accepted: int) -> None:
-        """Wait until so many more sends were accepted."""
-        for _ in range(accepted):
-            assert self._accepted.acquire(timeout=60), f"no send was accepted; {self.failures[-3:]}"
+        """Wait until so many sends were accepted, from now on."""
+        with self._changed:
+            wanted = sum(self.by_port.values()) + accepted
+            done = self._changed.wait_for(lambda: sum(self.by_port.values()) >= wanted, timeout=60)
+        assert done, f"too few sends were accepted in a minute; {self.failures[-3:]}"
 
     def _send_on(self, number: int) -> None:
         turn = number
@@ -73,12 +74,12 @@ class StrictClients:
                 self._fail(f"port {port}: {answer.status} {text[:200]!r}")
                 self._stop.wait(0.05)
             else:
-                with self._lock:
+                with self._changed:
                     self.by_port[port] += 1
-                self._accepted.release()
+                    self._changed.notify_all()
             if answer.will_close:
                 return
 
     def _fail(self, what: str) -> None:
-        with self._lock:
+        with self._changed:
             self.failures.append(what)

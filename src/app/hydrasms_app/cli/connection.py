@@ -21,7 +21,7 @@ from hydrasms_base.secret import Secret
 if TYPE_CHECKING:
     from hydrasms_app.channel import Way
 
-CONNECT_S = 3.0
+CONNECT_S = 5.0
 """How long a core may take to come up."""
 CALL_S = 30.0
 """How long an ordinary call may take, its repeats included."""
