@@ -1,4 +1,4 @@
-"""`hydrasms serve --workers N`: several processes on one port, over one SQLite file."""
+"""`hydrasms serve --workers N`: several processes on one port, over one database."""
 
 import os
 import signal
@@ -35,6 +35,14 @@ def server(tmp_path):
         yield server
 
 
+@pytest.fixture
+def server_on_each(tmp_path, database_target):
+    """A server, on every kind of database."""
+    url = database_target if isinstance(database_target, str) else None
+    with served(tmp_path / "var", "--workers", "2", database_url=url) as server:
+        yield server
+
+
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory):
     """A server for those who leave it as it is."""
@@ -51,7 +59,8 @@ def loaded(server, *, threads=16):
     return clients
 
 
-def test_two_workers_share_the_sends_and_say_so_in_one_exposition(server):
+def test_two_workers_share_the_sends_and_say_so_in_one_exposition(server_on_each):
+    server = server_on_each
     clients = loaded(server, threads=64)
     clients.wait_for(1_000)
     clients.stop()
@@ -65,7 +74,8 @@ def test_two_workers_share_the_sends_and_say_so_in_one_exposition(server):
     assert "workers    2" in server.output_file.read_text()
 
 
-def test_a_worker_that_is_killed_is_replaced_and_nothing_acknowledged_is_lost(server):
+def test_a_worker_that_is_killed_is_replaced_and_nothing_acknowledged_is_lost(server_on_each):
+    server = server_on_each
     clients = loaded(server)
     try:
         for _ in range(3):
