@@ -14,7 +14,7 @@ from tests.support.databases import postgres_template, postgres_url
 from tests.support.history import Outcome
 from tests.support.load import Clients
 from tests.support.roles import RoleProcess, split_in, status_of
-from tests.support.served import Served, free_port, wait_until
+from tests.support.served import READY_S, Served, free_port, wait_until
 
 pytestmark = pytest.mark.postgresql
 
