@@ -74,7 +74,7 @@ ELSEWHERE = {
     "DESTINATION_NOT_ALLOWED": "there are no destination policies yet",
     "RECIPIENT_OPTED_OUT": "nobody can opt out yet",
     "RATE_LIMITED": "there is no throttle yet",
-    "IDEMPOTENCY_IN_PROGRESS": "one process waits for its own; there are no others yet",
+    "IDEMPOTENCY_IN_PROGRESS": "another process holds the account: tests/integration/test_held_account.py",
     "INTERNAL": "a bug: tests/integration/test_channels.py",
     "UNAVAILABLE": "a store that is away: tests/contract/test_group_commit.py",
     "DEADLINE_EXCEEDED": "a core that hangs: tests/integration/test_channels.py",

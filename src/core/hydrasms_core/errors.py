@@ -175,6 +175,21 @@ class IdempotencyMismatch(DomainError):
         )
 
 
+class IdempotencyInProgress(DomainError):
+    """The request that first used the idempotency key is still being worked on by another process."""
+
+    kind = Kind.ABORTED
+    reason = "IDEMPOTENCY_IN_PROGRESS"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Another request of this account, perhaps with the same idempotency key, is still being worked on. "
+            "Try again in a moment, with the same key.",
+            field="idempotency_key",
+            retry_after_s=1,
+        )
+
+
 class Overloaded(DomainError):
     """Too much is waiting already."""
 
@@ -193,6 +208,10 @@ class StoreUnavailable(DomainError):
 
     def __init__(self, message: str = "The store cannot be used for now. Try again in a moment.") -> None:
         super().__init__(message, retry_after_s=1)
+
+
+class StoreBusy(StoreUnavailable):
+    """Another process has held what the transaction needs for too long."""
 
 
 class CommitUnknown(StoreUnavailable):

@@ -93,7 +93,8 @@ class GroupCommit(Generic[Item, Outcome]):
 
     `max_batch` bounds a transaction, `max_waiting` the queue: past it callers get Overloaded at once. No outcome
     is handed out before its transaction is durable. `refusal` is asked about each item when its turn has come: what
-    it returns is the item's outcome, and nothing is done for it.
+    it returns is the item's outcome, and nothing is done for it. `told` says what an item's caller is told where the
+    database refuses the whole batch.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class GroupCommit(Generic[Item, Outcome]):
         max_batch: int = 256,
         max_waiting: int = 10_000,
         refusal: Callable[[Item], DomainError | None] = lambda _: None,
+        told: Callable[[Item, Exception], Exception] = lambda _, error: error,
     ) -> None:
         self._database = database
         self._commit = commit
@@ -112,6 +114,7 @@ class GroupCommit(Generic[Item, Outcome]):
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._refusal = refusal
+        self._told = told
         self._queue: deque[_Waiting[Item, Outcome]] = deque()
         self._running: asyncio.Task[None] | None = None
 
@@ -196,7 +199,7 @@ class GroupCommit(Generic[Item, Outcome]):
         except (DomainError, StoreCorrupt) as error:
             # The database refuses everybody: taking the batch apart would only ask it again.
             for waiting in batch:
-                _refuse(waiting, error)
+                _refuse(waiting, self._told(waiting.item, error))
         except Exception as error:  # noqa: BLE001 - whatever one item does, its neighbours must be answered
             if len(batch) == 1:
                 _refuse(batch[0], error)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from hydrasms_core.db.transaction import IntegrityViolation, StoreCorrupt
-from hydrasms_core.errors import StoreUnavailable
+from hydrasms_core.errors import StoreBusy, StoreUnavailable
 
 _CONNECT_S = 5.0
 _ROLL_BACK_S = 1.0
@@ -42,7 +42,6 @@ _UNAVAILABLE = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.ObjectInUseError,
-    asyncpg.LockNotAvailableError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -169,6 +168,8 @@ def _domain_error(error: BaseException) -> Exception:
         return Undone()
     if isinstance(original, asyncpg.DataCorruptedError | asyncpg.IndexCorruptedError):
         return StoreCorrupt(type(original).__name__)
+    if isinstance(original, asyncpg.LockNotAvailableError):
+        return StoreBusy()
     if isinstance(original, _UNAVAILABLE):
         return StoreUnavailable()
     if isinstance(error, exc.TimeoutError):

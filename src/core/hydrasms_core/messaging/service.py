@@ -11,10 +11,12 @@ from hydrasms_core.db.transaction import Database, Transaction
 from hydrasms_core.errors import (
     DeadlinePassed,
     DomainError,
+    IdempotencyInProgress,
     InvalidArgument,
     InvalidRecipient,
     NotCancellable,
     NotFound,
+    StoreBusy,
 )
 from hydrasms_core.idempotency.model import check_key, fingerprint
 from hydrasms_core.messaging import store
@@ -69,6 +71,7 @@ class Messaging:
                     max_batch=settings.max_batch,
                     max_waiting=settings.max_waiting,
                     refusal=self._refusal_of_late,
+                    told=_told,
                 )
             )
 
@@ -232,6 +235,14 @@ class Messaging:
 
     def _refusal_of_late(self, send: Send) -> DomainError | None:
         return DeadlinePassed() if send.deadline <= self._clock.monotonic() else None
+
+
+def _told(send: Send, error: Exception) -> Exception:
+    """Return what the caller of a send hears of a database that refuses.
+
+    Where another process holds the account, the sends of an idempotency key may be among what it is working on.
+    """
+    return IdempotencyInProgress() if send.key is not None and isinstance(error, StoreBusy) else error
 
 
 def _recipient(text: str) -> PhoneNumber:
