@@ -7,29 +7,25 @@ docs/decisions/0003 says why this is not aiosqlite, with figures. Processes that
 """
 
 import asyncio
-import queue
 import sqlite3
-import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import sqlalchemy as sa
-from sqlalchemy import event, exc
+from sqlalchemy import event
 from sqlalchemy.pool import NullPool
 
 from hydrasms_core.db.dialect import SetStatement
-from hydrasms_core.db.sqlite_errors import SqliteErrors
+from hydrasms_core.db.sqlite_threads import Threads, Writer
 from hydrasms_core.db.transaction import Work
 from hydrasms_core.db.turns import Turnstile
-from hydrasms_core.errors import StoreUnavailable
 
 T = TypeVar("T")
 
-Connect = Callable[[], sa.Connection]
-
 _READERS = 4
-_BUSY_TIMEOUT_S = 5.0
+_BUSY_TIMEOUT_MS = 5_000
+_PATIENCE_S = 2.0
 # Under load a checkpoint copies a page once however often the log holds it, so a longer log is less work.
 _CHECKPOINT_PAGES = 8_000
 _CACHE_KIB = 32_768
@@ -37,7 +33,7 @@ _CACHE_KIB = 32_768
 _PREPARED_STATEMENTS = 512
 
 _PRAGMAS = (
-    f"PRAGMA busy_timeout={round(_BUSY_TIMEOUT_S * 1000)}",
+    f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}",
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA secure_delete=ON",
@@ -83,13 +79,12 @@ def sync_engine(path: Path, *, read_only: bool = False) -> sa.Engine:
 
 
 class SqliteDatabase:
-    """An open SQLite file."""
+    """An open SQLite file; `patience_s` is how long a write waits for its turn among all who write."""
 
-    def __init__(self, path: Path, *, patience_s: float = _BUSY_TIMEOUT_S) -> None:
-        # Whoever else writes has the lock for so long at most, or a write ends in StoreUnavailable.
-        turns = _Turns(Turnstile(path), patience_s)
-        self._writer = _Threads("hydrasms-writer", sync_engine(path), 1, turns)
-        self._readers = _Threads("hydrasms-reader", sync_engine(path, read_only=True), _READERS)
+    def __init__(self, path: Path, *, patience_s: float = _PATIENCE_S) -> None:
+        reading = sync_engine(path, read_only=True)
+        self._writer = Writer(sync_engine(path), _transact, Turnstile(path), patience_s)
+        self._readers = Threads("hydrasms-reader", reading, _transact, _READERS)
 
     async def read(self, work: Work[T]) -> T:
         """Run work on one consistent state, on one of the readers."""
@@ -146,127 +141,9 @@ class _OpenTransaction:
         return False
 
 
-class _Turns(NamedTuple):
-    """The queue of all who write, and how long its head may be waited for."""
-
-    turnstile: Turnstile
-    patience_s: float
-
-    @property
-    def left_s(self) -> float:
-        """How much longer the thread that waits for a turn may do so."""
-        return self.patience_s - self.turnstile.waited_s
-
-    def join(self, thread: threading.Thread) -> None:
-        """Wait for a thread's end, but not for a turn that does not come: the thread ends with its process then."""
-        while thread.is_alive() and self.left_s > 0:
-            thread.join(self.left_s)
-
-
-class _Job(Generic[T]):
-    """One transaction, and the future of whoever asked for it; to be made and awaited on the loop's thread."""
-
-    def __init__(self, work: Work[T], errors: SqliteErrors, turns: _Turns | None) -> None:
-        self._work = work
-        self._errors = errors
-        self._loop = asyncio.get_running_loop()
-        self._turns = turns
-        # Taken once: by the thread that does the job, or by the loop that gives it up.
-        self._claimed = threading.Lock()
-        self.done: asyncio.Future[T] = self._loop.create_future()
-        self._timer = self._loop.call_later(turns.patience_s, self._give_up) if turns is not None else None
-
-    def run(self, connect: Connect) -> None:
-        """Run the transaction, in its turn, and hand over what came of it."""
-        result: T | None = None
-        error: Exception | None = None
-        try:
-            if self._turns is None:
-                result = self._transact(connect())
-            else:
-                self._turns.turnstile.take()
-                try:
-                    if not self._claimed.acquire(blocking=False):
-                        return
-                    result = self._transact(connect())
-                finally:
-                    self._turns.turnstile.give_back()
-        except (sqlite3.Error, exc.DBAPIError, UnicodeDecodeError) as caught:
-            error = self._errors.translated(caught)
-            error.__cause__ = caught
-        except Exception as caught:  # noqa: BLE001 - it belongs to whoever awaits the result
-            error = caught
-        self._loop.call_soon_threadsafe(self._settle, result, error)
-
-    def _transact(self, connection: sa.Connection) -> T:
-        with connection.begin():
-            return _run_at_once(self._work(_OpenTransaction(connection)))  # type: ignore[arg-type]
-
-    def _settle(self, result: T | None, error: BaseException | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self.done.cancelled():
-            return
-        if error is not None:
-            self.done.set_exception(error)
-        else:
-            self.done.set_result(cast("T", result))
-
-    def _give_up(self) -> None:
-        """Refuse the job where the thread has waited for a turn too long; look again later where it has not.
-
-        The thread cannot be called back from its wait, so that it is the loop which keeps the time. What is given
-        up is not done when the turn comes at last.
-        """
-        assert self._turns is not None
-        if (left_s := self._turns.left_s) > 0:
-            self._timer = self._loop.call_later(left_s, self._give_up)
-        elif self._claimed.acquire(blocking=False) and not self.done.cancelled():
-            self.done.set_exception(StoreUnavailable())
-
-
-class _Threads:
-    """Runs transactions in the order in which they were asked for, on threads with a connection each."""
-
-    def __init__(self, name: str, engine: sa.Engine, number: int, turns: _Turns | None = None) -> None:
-        self._engine = engine
-        self._errors = SqliteErrors()
-        self._turns = turns
-        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._loop, name=name, daemon=True) for _ in range(number)]
-        for thread in self._threads:
-            thread.start()
-
-    async def run(self, work: Work[T]) -> T:
-        job = _Job(work, self._errors, self._turns)
-        self._jobs.put(job)
-        return await job.done
-
-    def stop(self) -> None:
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            if self._turns is None:
-                thread.join()
-            else:
-                self._turns.join(thread)
-
-    def _loop(self) -> None:
-        connection: sa.Connection | None = None
-
-        def connect() -> sa.Connection:
-            nonlocal connection
-            # Opened by the first who asks: most threads of a process that only looks something up are never
-            # asked. Where it cannot be opened whoever asks is told, and the next who asks tries again.
-            connection = connection or self._engine.connect()
-            return connection
-
-        while (job := self._jobs.get()) is not None:
-            job.run(connect)
-        if connection is not None:
-            connection.close()
-        if self._turns is not None:
-            self._turns.turnstile.close()
+def _transact(connection: sa.Connection, work: Work[T]) -> T:
+    with connection.begin():
+        return _run_at_once(work(_OpenTransaction(connection)))  # type: ignore[arg-type]
 
 
 def _run_at_once(coroutine: Coroutine[Any, Any, T]) -> T:
