@@ -21,7 +21,7 @@ from hydrasms_core.carriers.simulator import store
 from hydrasms_core.carriers.simulator.scripts import script_for
 from hydrasms_core.carriers.simulator.store import OwedReceipt, SimulatedText
 from hydrasms_core.db.transaction import Database
-from hydrasms_core.errors import Overloaded, StoreUnavailable
+from hydrasms_core.errors import CommitUnknown, Overloaded, StoreUnavailable
 
 TEXTS_KEPT_MS = 24 * 3_600_000
 """How long a text stays on a simulated phone."""
@@ -89,6 +89,10 @@ class SimulatedCarrier:
         if texts or receipts:
             try:
                 await self._database.write(lambda tx: store.add(tx, texts, receipts))
+            except CommitUnknown:
+                # The phones may have them, as with a carrier whose answer was lost on its way.
+                self._owing.set()
+                return [_LOST if isinstance(a, Submitted) else a for a in answers]
             except StoreUnavailable:
                 return [a if isinstance(a, Refused) else _OUT_OF_SERVICE for a in answers]
         if receipts:
