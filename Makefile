@@ -45,8 +45,12 @@ serve: setup ## run everything on SQLite with the simulated carrier; prints a ke
 test: setup ## every test that needs no outside service
 	$(BIN)/python -m pytest
 
+.PHONY: test-all
+test-all: setup ## every test, on SQLite and on a PostgreSQL server of its own
+	$(BIN)/python -m tools.postgres $(BIN)/python -m pytest
+
 .PHONY: check
-check: setup format-check lint types imports proto-lint proto-breaking proto-check docs-check test ## all that CI runs
+check: setup format-check lint types imports proto-lint proto-breaking proto-check docs-check test-all ## all that CI runs
 
 .PHONY: format
 format: setup ## rewrite the code and the protos in the house format
