@@ -21,6 +21,7 @@ from hydrasms_core.errors import (
     UnknownApiKey,
 )
 from hydrasms_core.rpc.errors import to_status
+from hydrasms_edge import coalescing
 from hydrasms_edge.coalescing import Coalescer
 from hydrasms_edge.errors import from_core
 from tests.support.accounts import within_bounds
@@ -222,6 +223,21 @@ async def test_an_answer_with_another_number_of_results_is_nobodys(callers, forw
     following = callers.send("three")
     (await forwarding.call(1)).accept()
     assert await content_of(following) == "three"
+
+
+async def test_a_fault_of_ours_on_the_way_there_leaves_nobody_waiting(callers, forwarding, monkeypatch):
+    def broken(batch, now):
+        raise ZeroDivisionError("a secret")
+
+    with structlog.testing.capture_logs() as lines:
+        monkeypatch.setattr(coalescing, "_packed", broken)
+        shown = from_core(await refusal_of(callers.send("one", key="k")))
+        monkeypatch.undo()
+    assert (shown.status, "secret" in shown.message) == (500, False)
+    assert [line["event"] for line in lines] == ["forwarding_failed"]
+    following = callers.send("two")
+    (await forwarding.call(0)).accept()
+    assert await content_of(following) == "two"
 
 
 async def test_a_result_that_holds_nothing_is_an_internal_error(callers, forwarding):
@@ -426,6 +442,21 @@ async def test_a_channel_that_is_closed_under_a_call_leaves_nobody_waiting(calle
     assert await content_of(following) == "following"
 
 
+async def test_a_real_channel_that_is_closed_under_a_call_answers_as_unavailable():
+    async with edge_over_a_socket() as edge:
+        entered = asyncio.Event()
+
+        async def hang(context):
+            entered.set()
+            await asyncio.Event().wait()
+
+        edge.core.instead = hang
+        sending = asyncio.create_task(edge.send())
+        await within_bounds(entered.wait())
+    reply = await within_bounds(sending)
+    assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (503, "UNAVAILABLE", "1")
+
+
 async def test_calls_that_are_stuck_do_not_hold_up_those_behind_them(forwarding):
     callers = Callers(forwarding, overdue_after_s=0.05)
     stuck = await callers.flying("stuck 1", "stuck 2")
@@ -519,7 +550,7 @@ async def test_an_edge_gathers_none_where_it_is_told_not_to_or_its_core_is_in_it
     assert b"hydrasms_forwarded_sends" not in edge.metrics.render()
 
 
-async def test_listing_goes_by_itself(forwarding):
+async def test_listing_goes_by_itself():
     async with edge_over_a_socket() as edge:
         assert (await edge.call("GET", "/api/messages", key=KEY)).status == 404
         assert b"hydrasms_forwarded_sends_total 0.0" in edge.metrics.render()

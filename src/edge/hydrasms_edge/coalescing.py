@@ -192,15 +192,14 @@ class Coalescer:
 
     async def _forward(self, batch: Sequence[_Send]) -> None:
         """Carry sends to the core and answer each."""
-        if self._reach is not None:
-            await self._reach()
-        now = self._loop.time()
-        carried, request, longest_s = _packed(batch, now)
-        if not carried:
-            return
-        code = grpc.StatusCode.OK
-        metadata = (*self._credential, ("x-request-id", new_id()))
+        carried, code = batch, grpc.StatusCode.OK
         try:
+            if self._reach is not None:
+                await self._reach()
+            carried, request, longest_s = _packed(batch, self._loop.time())
+            if not carried:
+                return
+            metadata = (*self._credential, ("x-request-id", new_id()))
             response = await self._forwarding.ForwardSends(request, timeout=longest_s, metadata=metadata)
             _hand_out(carried, response)
         except AioRpcError as error:
@@ -208,17 +207,15 @@ class Coalescer:
             self._go_again_or_fail(carried, error)
         except asyncio.CancelledError:
             # The channel was closed under the call, or the process ends.
-            code = grpc.StatusCode.CANCELLED
-            _fail(carried, _failure(code, "The call was given up."))
+            _fail(carried, _failure(grpc.StatusCode.CANCELLED, "The call was given up."))
             raise
         except Exception as error:
             # Whatever it is, the callers must be answered.
             code = grpc.StatusCode.INTERNAL
             log.error("forwarding_failed", exc_info=error)
-            _fail(carried, _failure(code, "The answer of the core made no sense."))
-        finally:
-            self._batches.labels(code.name).inc()
-            self._sends.inc(len(carried))
+            _fail(carried, _failure(code, "The sends could not be passed on, or their answer made no sense."))
+        self._batches.labels(code.name).inc()
+        self._sends.inc(len(carried))
 
     def _go_again_or_fail(self, carried: Sequence[_Send], error: AioRpcError) -> None:
         again: list[_Send] = []
