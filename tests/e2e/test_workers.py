@@ -96,6 +96,33 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_acknowledged_is_lost(se
     assert server.terminate() == 0
 
 
+def kill_parents(server, *, kills):
+    """Kill the parent under load and start again, as whoever watches over the server would."""
+    clients = loaded(server)
+    try:
+        for _ in range(kills):
+            clients.wait_for(50)
+            assert server.process is not None
+            os.kill(server.process.pid, signal.SIGKILL)
+            server.process.wait(30)
+            server.start("--workers", "2")
+        clients.wait_for(50)
+    finally:
+        clients.stop()
+    settle(server)
+    judge(server, clients.history, refusals=REFUSALS)
+    assert clients.history.count(Outcome.UNKNOWN).total() > 0
+
+
+def test_nothing_acknowledged_is_lost_where_the_parent_is_killed(server):
+    kill_parents(server, kills=2)
+
+
+@pytest.mark.faults
+def test_nothing_acknowledged_is_lost_where_the_parent_is_killed_50_times(server):
+    kill_parents(server, kills=50)
+
+
 def test_a_stopped_server_has_answered_every_request_that_reached_it(server):
     clients = loaded(server)
     clients.wait_for(200)

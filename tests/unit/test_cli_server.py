@@ -91,6 +91,32 @@ def test_serve_runs_one_role_where_it_is_named(roles, role):
     assert roles.calls[0][2] == role
 
 
+@pytest.mark.parametrize(("arguments", "role"), [([], None), (["edge"], "edge")])
+@pytest.mark.parametrize("by_flag", [True, False])
+def test_serve_leaves_several_workers_to_their_parent(roles, monkeypatch, arguments, role, by_flag):
+    supervised = []
+    monkeypatch.setattr(
+        "hydrasms_app.workers.supervisor.serve", lambda *called, **flags: supervised.append((called, flags))
+    )
+    if not by_flag:
+        monkeypatch.setenv("HYDRASMS_WORKERS", "3")
+    text_of(run("serve", *arguments, *(["--workers", "3"] if by_flag else []), "--no-demo"))
+    (((settings, its_role), flags),) = supervised
+    assert (settings.workers, its_role, flags) == (3, role, {"dispatcher": True, "demo": False})
+    assert roles.calls == []
+
+
+@pytest.mark.parametrize("role", ["core", "worker"])
+def test_serve_refuses_several_workers_of_other_roles(role):
+    assert "HYDRASMS_WORKERS=1" in failure_of(run("serve", role, "--workers", "2"))
+
+
+@pytest.mark.parametrize("number", ["0", "65", "many"])
+def test_serve_refuses_a_number_of_workers_that_makes_no_sense(roles, number):
+    assert "workers" in failure_of(run("serve", "--workers", number), status=2)
+    assert roles.calls == []
+
+
 def test_serve_refuses_a_role_that_there_is_not(roles):
     complaint = failure_of(run("serve", "kernel"), status=2)
     assert "kernel" in complaint
