@@ -120,8 +120,8 @@ bench: setup ## measure against bare baselines, with a table and JSON
 	$(BIN)/python -m bench
 
 .PHONY: faults
-faults: setup ## the long form of what it must survive: kill -9, races, tampering
-	$(BIN)/python -m pytest -m faults -o addopts="-ra --strict-markers --strict-config --import-mode=importlib" tests
+faults: setup ## the long form of what it must survive, on both databases: an hour or two, as root
+	$(BIN)/python -m tools.postgres $(BIN)/python -m pytest -m faults -o addopts="-ra --strict-markers --strict-config --import-mode=importlib" tests
 
 .PHONY: soak
 soak: setup ## steady load for HOURS (default 8), watching memory and sums

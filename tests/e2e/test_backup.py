@@ -1,11 +1,12 @@
 """Backups made under load: each restores, verifies and holds all that was acknowledged before it began."""
 
-import stat
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from tests.support.aftermath import books_of, judge, settle
+from tests.support.backups import backups_of
 from tests.support.history import Attempt, check
 from tests.support.load import Clients
 from tests.support.served import Served, served
@@ -14,53 +15,50 @@ CREDITS = 10_000_000
 REFUSALS = ("IDEMPOTENCY_MISMATCH",)
 
 
-def back_up_again_and_again(folder: Path, note, *, backups: int, sends_between: int) -> None:
-    with served(folder / "var") as server:
-        clients = Clients([server.http_port], [server.account(credits=CREDITS) for _ in range(3)])
-        clients.start()
-        before: list[list[Attempt]] = []
-        try:
-            for number in range(backups):
+def back_up_again_and_again(
+    folder: Path, database_url: str | None, note, *, backups: int, sends_between: int
+) -> None:
+    with contextlib.ExitStack() as stack:
+        ways = backups_of(database_url, folder, stack)
+        with served(folder / "var", database_url=database_url) as server:
+            clients = Clients([server.http_port], [server.account(credits=CREDITS) for _ in range(3)])
+            clients.start()
+            before: list[list[Attempt]] = []
+            try:
+                for number in range(backups):
+                    clients.wait_for(sends_between)
+                    before.append(clients.history.attempts())
+                    ways.make(server, number)
                 clients.wait_for(sends_between)
-                before.append(clients.history.attempts())
-                made = server.run("db", "backup", str(folder / f"{number}.db"))
-                assert made.returncode == 0, made.stderr
-            clients.wait_for(sends_between)
-        finally:
-            clients.stop()
-        settle(server)
-        judge(server, clients.history, refusals=REFUSALS)
-    attempts = clients.history.attempts()
-    kept = [restore(folder, number, attempts, owed) for number, owed in enumerate(before)]
+            finally:
+                clients.stop()
+            settle(server)
+            judge(server, clients.history, refusals=REFUSALS)
+        attempts = clients.history.attempts()
+        kept = [serve(ways.restored(number), attempts, owed) for number, owed in enumerate(before)]
     assert kept == sorted(kept)
     note(f"{backups} of {backups} restored and verified, with {kept[0]} to {kept[-1]} messages")
 
 
-def restore(folder: Path, number: int, attempts: list[Attempt], owed: list[Attempt]) -> int:
-    """Put a backup in the place of the database, verify it there, and serve it until all is delivered."""
-    data_dir = folder / f"restored-{number}"
-    data_dir.mkdir()
-    backup = folder / f"{number}.db"
-    assert stat.S_IMODE(backup.stat().st_mode) == 0o600
-    backup.rename(data_dir / "hydrasms.db")
-    server = Served(data_dir)
-    assert server.json("ledger", "verify", "--offline")["ok"] is True
-    books = books_of(server)
+def serve(restored: Served, attempts: list[Attempt], owed: list[Attempt]) -> int:
+    """Verify what was restored, and serve it until all that was queued in it is delivered."""
+    assert restored.json("ledger", "verify", "--offline")["ok"] is True
+    books = books_of(restored)
     assert check(attempts, books, owed=owed) == []
-    server.start("--no-demo")
-    settle(server)
-    assert check(attempts, books_of(server), owed=owed) == []
-    assert server.terminate() == 0
+    restored.start("--no-demo")
+    settle(restored)
+    assert check(attempts, books_of(restored), owed=owed) == []
+    assert restored.terminate() == 0
     return len(books.messages)
 
 
-def test_a_backup_made_under_load_restores_and_verifies(tmp_path: Path, note):
-    back_up_again_and_again(tmp_path, note, backups=2, sends_between=100)
+def test_a_backup_made_under_load_restores_and_verifies(tmp_path: Path, database_url, note):
+    back_up_again_and_again(tmp_path, database_url, note, backups=2, sends_between=100)
 
 
 @pytest.mark.faults
-def test_20_backups_made_under_load_restore_and_verify(tmp_path: Path, note):
-    back_up_again_and_again(tmp_path, note, backups=20, sends_between=200)
+def test_20_backups_made_under_load_restore_and_verify(tmp_path: Path, database_url, note):
+    back_up_again_and_again(tmp_path, database_url, note, backups=20, sends_between=200)
 
 
 def test_the_check_finds_a_backup_that_began_too_early(tmp_path: Path):

@@ -96,6 +96,11 @@ def test_nothing_acknowledged_is_lost_over_200_kills(tmp_path: Path, database_ur
 
 
 @pytest.mark.faults
+def test_nothing_acknowledged_is_lost_over_60_kills_of_two_workers(tmp_path: Path, database_url, note):
+    note(summary(kill_all_in_one(tmp_path, database_url, "--workers", "2", kills=60)))
+
+
+@pytest.mark.faults
 def test_nothing_acknowledged_is_lost_over_60_kills_of_roles(tmp_path: Path, database_url, note):
     note(summary(kill_roles_in_turn(tmp_path, database_url, kills=60)))
 

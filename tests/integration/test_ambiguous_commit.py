@@ -8,8 +8,11 @@ import pytest
 import sqlalchemy as sa
 
 from hydrasms.billing.v1 import billing_service_pb2 as billing_pb
+from hydrasms_core.carriers.base import Refused
 from hydrasms_core.db.postgres import PostgresDatabase
+from hydrasms_core.messaging.model import Status
 from tests.support.databases import opened, postgres_copy
+from tests.support.delivery import PHONE, ToldCarrier, queue, queued_message
 from tests.support.history import History, Outcome, Send, check, read_books
 from tests.support.load import meaning
 from tests.support.product import TIMEOUT_S, Product, TestAccount, product_in
@@ -34,9 +37,21 @@ async def proxy(url):
 
 
 @pytest.fixture
-async def still(url, proxy, tmp_path):
+def through(url, proxy):
+    """The URL that leads to the database through the proxy."""
+    return sa.make_url(url).set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+async def database(through):
+    """The database of the worlds here."""
+    async with opened(through) as database:
+        yield database
+
+
+@pytest.fixture
+async def still(through, tmp_path):
     """The product without its dispatcher, so that every commit is a send's, over a proxy to its database."""
-    through = sa.make_url(url).set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
     async with product_in(tmp_path / "data", through, dispatcher=False) as product:
         yield product
 
@@ -150,3 +165,30 @@ async def test_a_grant_is_done_once_however_often_it_is_repeated_with_its_key(st
         await asyncio.sleep(2 * proxy.late_s)
         await still.loopback.billing.GrantCredits(request, metadata=still.service, timeout=TIMEOUT_S)
     assert await still.balance(account.id) == 5 + 7 * len(CommitFault)
+
+
+@pytest.mark.parametrize("fault", CommitFault)
+async def test_a_claim_whose_answer_is_lost_is_not_taken_for_a_dead_workers(make_world, proxy, fault):
+    async with make_world(ToldCarrier()).running() as world:
+        await world.database.next_written()
+        (message_id,) = await queue(world.database, queued_message(world.clock.now_ms()))
+        proxy.faults.append(fault)
+        world.dispatcher.wake()
+        message = await world.until(message_id, Status.SUBMITTED)
+        assert proxy.faults == []
+        assert (message.attempts, message.duplicate_risk) == (1, False)
+
+
+async def test_an_answer_that_nobody_may_have_kept_is_settled_once(make_world, proxy):
+    carrier = ToldCarrier()
+    carrier.may_answer.clear()
+    async with make_world(carrier).running() as world:
+        message_id = await world.send(PHONE)
+        await carrier.until_batches(1)
+        proxy.faults.append(CommitFault.ANSWER_IS_LOST)
+        carrier.answer = lambda submission: Refused("never")
+        carrier.may_answer.set()
+        message = await world.until(message_id, Status.REJECTED)
+        assert proxy.faults == []
+        assert message.attempts == 1
+    assert await world.ledger.refunds() == {message_id: 1}

@@ -221,6 +221,10 @@ async def test_stopping_waits_for_what_carriers_have_and_claims_no_more(make_wor
     dispatching = asyncio.create_task(world.dispatcher.run())
     first = await world.send(PHONE)
     await carrier.until_batches(1)
+    # A claim that is under way would see what is sent next.
+    for _ in range(2):
+        world.dispatcher.wake()
+        await world.database.next_written()
     stopping = asyncio.create_task(world.dispatcher.stop())
     second = await world.send(PHONE)
     assert not stopping.done()

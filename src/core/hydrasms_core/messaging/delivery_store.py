@@ -256,6 +256,17 @@ async def renew(tx: Transaction, claim: str, held: Sequence[Key], *, until_ms: i
     await tx.execute_set(_RENEW, held, {"claim": claim, "until_ms": until_ms})
 
 
+async def is_held(tx: Transaction, claim: str, key: Key) -> bool:
+    """Tell whether a claim is on a message, once whoever has the message locked is done with it."""
+    account_id, message_id = key
+    found = await tx.execute(
+        sa.select(outbox.c.claim)
+        .where(outbox.c.account_id == account_id, outbox.c.message_id == message_id)
+        .with_for_update()
+    )
+    return found.scalar_one_or_none() == claim
+
+
 async def bring_forward(tx: Transaction, *, now_ms: int, ahead_ms: int) -> int:
     """Let messages that nobody holds be due now, where they are due after `ahead_ms`; returns how many they were."""
     result = await tx.execute(

@@ -124,7 +124,7 @@ class Dispatcher:
             self._wakened.clear()
             # As of now: the transaction may run on another thread.
             living, jumped = frozenset(self._living), self._jumped
-            claim = await self._database.write(lambda tx: self._claim(tx, living, jumped))
+            claim = await self._claimed(living, jumped)
             self._brought_forward = jumped
             claimed = bool(claim.batches)
         finally:
@@ -153,6 +153,18 @@ class Dispatcher:
             log.warning("clock_jumped", seconds=round(jump_s, 1))
             self._spares_until = self._clock.monotonic() + self._settings.lease_s
             self._jumped += 1
+
+    async def _claimed(self, living: Collection[str], jumped: int) -> Claim:
+        """Return what a claim took, also where the answer to its commit was lost: else it would lie until its lease
+        has run out, and count as one of a worker that died.
+        """
+        claims: list[Claim] = []
+
+        async def work(tx: Transaction) -> Claim:
+            claims.append(await self._claim(tx, living, jumped))
+            return claims[-1]
+
+        return await self._database.write(work, lambda tx: self._handover.holds(tx, claims[-1]))
 
     async def _claim(self, tx: Transaction, living: Collection[str], jumped: int) -> Claim:
         if self._brought_forward < jumped:

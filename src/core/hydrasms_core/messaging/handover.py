@@ -115,6 +115,11 @@ class Handover:
         statuses = Counter(change.status for _, change in given_up)
         return Claim(claim_id, now_ms, taken_at, batches, len(due), statuses, next_submit_ms, next_receipt_ms)
 
+    async def holds(self, tx: Transaction, claim: Claim) -> bool:
+        """Tell whether a claim is there, all of which came to be together; one that took nothing is not."""
+        keys = [message.key for batch in claim.batches.values() for message in batch.held]
+        return bool(keys) and await store.is_held(tx, claim.id, keys[0])
+
     async def renew(self, tx: Transaction, claim: Claim) -> None:
         """Let a claim's lease begin anew, because its carriers are still at work."""
         keys = [message.key for batch in claim.batches.values() for message in batch.held]
