@@ -7,7 +7,7 @@ import stat
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hydrasms_app.certificates import make_trial_certificates
@@ -116,6 +116,26 @@ def test_files_that_do_not_fit_are_a_problem_in_one_line(made, change, complaint
         load_identity(settings_of(made, **change(made)))
     assert "\n" not in str(caught.value)
     assert "PRIVATE" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("begins", "ends"), [(-20, -10), (10, 20)])
+def test_a_certificate_that_is_past_its_end_or_not_begun_is_refused(made, begins, ends):
+    now, before = datetime.datetime.now(datetime.UTC), certificate(made.core)
+    key = serialization.load_pem_private_key(made.core_key.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    issued = (
+        x509.CertificateBuilder()
+        .subject_name(before.subject)
+        .issuer_name(before.issuer)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now + datetime.timedelta(days=begins))
+        .not_valid_after(now + datetime.timedelta(days=ends))
+        .sign(key, hashes.SHA256())
+    )
+    made.core.write_bytes(issued.public_bytes(serialization.Encoding.PEM))
+    with pytest.raises(Problem, match=r"core\.crt is valid from .* to .*, not today"):
+        load_identity(settings_of(made))
 
 
 def test_a_key_with_a_password_is_refused_and_nobody_is_asked(made, tmp_path):

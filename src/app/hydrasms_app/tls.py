@@ -3,6 +3,7 @@
 A core shows it to its callers and asks for theirs; an edge and the command line show it to the core.
 """
 
+import datetime
 import ssl
 import stat
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ def load_identity(settings: Settings) -> Identity | None:
     if key.stat().st_mode & stat.S_IROTH:
         raise Problem(f"everybody may read the key {key}: take that away with chmod o= {key}")
     _check(certificate, key, authority)
+    _check_dates(certificate, identity.certificate)
     return identity
 
 
@@ -72,3 +74,14 @@ def _check(certificate: Path, key: Path, authority: Path) -> None:
         raise Problem(
             f"{authority} holds no authority's certificate in PEM ({error.reason or 'not readable'})"
         ) from None
+
+
+def _check_dates(path: Path, pem: bytes) -> None:
+    """Raise Problem for a certificate that nobody will accept, instead of leaving that to every connection."""
+    # It takes longer to import than a command takes to call, and most have no certificate.
+    from cryptography import x509
+
+    certificate = x509.load_pem_x509_certificate(pem)
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not begins <= datetime.datetime.now(datetime.UTC) <= ends:
+        raise Problem(f"the certificate {path} is valid from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}, not today")
