@@ -51,7 +51,7 @@ def test_the_law_about_frameworks_would_catch_a_store():
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_sql_is_in_stores_and_tables_alone(path):
-    if path.name in ("migrate.py", "schema.py"):
+    if path.name in ("migrate.py", "moving.py", "schema.py"):
         return
     assert "sqlalchemy" not in imports(path)
 

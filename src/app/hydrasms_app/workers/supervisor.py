@@ -40,15 +40,13 @@ def serve(
     demo: bool = True,
 ) -> None:
     """Run workers until SIGTERM or SIGINT, then have them drain; raises Problem."""
-    configure_logging(settings.log_level, settings.log_format)
-    if role is None:
-        serving = _everything(Plan(settings, role, dispatcher, demo))
-    elif role == "edge":
-        serving = _edges(Plan(settings, role, dispatcher, demo))
-    else:
+    if role not in (None, "edge"):
         raise Problem(
             f"only an edge, or everything, can be several workers: start {role} with HYDRASMS_WORKERS=1"
         )
+    configure_logging(settings.log_level, settings.log_format)
+    plan = Plan(settings, role, dispatcher, demo)
+    serving = _everything(plan) if role is None else _edges(plan)
     with damage_told(settings):
         asyncio.run(serve_until_told(serving))
 
