@@ -69,6 +69,39 @@ async def test_what_arrives_during_a_commit_shares_the_next_one(items):
     assert [len(batch) for batch in commit.batches] == [1, 49]
 
 
+@ON_SQLITE
+async def test_what_arrives_while_the_database_is_at_other_work_shares_the_transaction(items):
+    gate = Gate()
+    commit = Inserting()
+    writer = GroupCommit(items, commit)
+    other = asyncio.create_task(items.write(gate.pass_through))
+    await gate.reached()
+    sends = []
+    for number in range(5):
+        sends.append(asyncio.create_task(writer.submit(number)))
+        # Each has come to the writer before the next one does.
+        await asyncio.sleep(0)
+    gate.open()
+    await asyncio.gather(other, *sends)
+    assert [len(batch) for batch in commit.batches] == [5]
+
+
+@ON_SQLITE
+async def test_a_refusal_at_its_turn_is_the_items_own_outcome_and_no_neighbours(items):
+    gate = Gate()
+    commit = Inserting()
+    late = InvalidArgument("too late")
+    writer = GroupCommit(items, commit, refusal=lambda number: late if number % 2 else None)
+    other = asyncio.create_task(items.write(gate.pass_through))
+    await gate.reached()
+    sends = [asyncio.create_task(writer.submit(number)) for number in range(4)]
+    await asyncio.sleep(0)
+    gate.open()
+    outcomes = await asyncio.gather(other, *sends, return_exceptions=True)
+    assert outcomes[1:] == [0, late, 20, late]
+    assert await stored(items) == [0, 2]
+
+
 async def test_a_batch_is_bounded(items):
     gate = Gate()
     commit = Inserting(gate)

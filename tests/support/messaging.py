@@ -172,13 +172,14 @@ class MessagingWorld:
 
 
 class GatedDatabase(NoDatabase):
-    """Lets no work begin before the gate is open; `entered` once the first stands before it."""
+    """Lets no transaction end before the gate is open; `entered` once the first has done its work."""
 
     def __init__(self) -> None:
         self.entered = asyncio.Event()
         self.gate = asyncio.Event()
 
     async def write(self, work: Work[Any], landed: Work[bool] | None = None) -> Any:
+        result = await super().write(work, landed)
         self.entered.set()
         await self.gate.wait()
-        return await super().write(work, landed)
+        return result

@@ -1,7 +1,7 @@
 """Group commit: many callers, one transaction.
 
-While one transaction runs, whatever arrives gathers for the next: under load batches grow by themselves and with
-one caller each batch is one item. There is no timer, so nobody waits for a batch to fill.
+While one transaction runs, or the next waits for its turn, whatever arrives gathers for the next: under load batches
+grow by themselves and with one caller each batch is one item. There is no timer, so nobody waits for a batch to fill.
 """
 
 import asyncio
@@ -116,6 +116,7 @@ class GroupCommit(Generic[Item, Outcome]):
         self._refusal = refusal
         self._told = told
         self._queue: deque[_Waiting[Item, Outcome]] = deque()
+        self._refused: list[tuple[_Waiting[Item, Outcome], DomainError]] = []
         self._running: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item) -> Outcome:
@@ -173,60 +174,84 @@ class GroupCommit(Generic[Item, Outcome]):
     async def _run(self) -> None:
         try:
             while self._queue:
-                batch = self._next_batch()
-                if batch:
-                    await self._commit_batch(batch)
+                await self._commit_batch(_Batch(self._take))
+                refused, self._refused = self._refused, []
+                for waiting, refusal in refused:
+                    _refuse(waiting, refusal)
         finally:
             self._running = None
 
-    def _next_batch(self) -> list[_Waiting[Item, Outcome]]:
-        batch: list[_Waiting[Item, Outcome]] = []
-        while self._queue and len(batch) < self._max_batch:
+    def _take(self) -> list[_Waiting[Item, Outcome]]:
+        """Take what is due of the queue, perhaps on a thread of the database's: nobody is answered here."""
+        taken: list[_Waiting[Item, Outcome]] = []
+        while self._queue and len(taken) < self._max_batch:
             waiting = self._queue.popleft()
             # A caller that went away before its turn wants nothing done.
             if waiting.answer.done():
                 continue
             refusal = self._refusal(waiting.item)
             if refusal is None:
-                batch.append(waiting)
+                taken.append(waiting)
             else:
-                waiting.answer.set_exception(refusal)
-        return batch
+                self._refused.append((waiting, refusal))
+        return taken
 
-    async def _commit_batch(self, batch: list[_Waiting[Item, Outcome]]) -> None:
+    async def _commit_batch(self, batch: "_Batch[Item, Outcome]") -> None:
         try:
-            outcomes = await self._write([waiting.item for waiting in batch])
+            outcomes = await self._write(batch)
         except (DomainError, StoreCorrupt) as error:
             # The database refuses everybody: taking the batch apart would only ask it again.
-            for waiting in batch:
+            for waiting in batch.waiting:
                 _refuse(waiting, self._told(waiting.item, error))
         except Exception as error:  # noqa: BLE001 - whatever one item does, its neighbours must be answered
-            if len(batch) == 1:
-                _refuse(batch[0], error)
+            whole = batch.waiting
+            if len(whole) <= 1:
+                for waiting in whole:
+                    _refuse(waiting, error)
                 return
-            log.warning("batch_split", items=len(batch), error=type(error).__name__)
-            middle = len(batch) // 2
-            await self._commit_batch(batch[:middle])
-            await self._commit_batch(batch[middle:])
+            log.warning("batch_split", items=len(whole), error=type(error).__name__)
+            middle = len(whole) // 2
+            await self._commit_batch(_Batch(lambda: whole[:middle]))
+            await self._commit_batch(_Batch(lambda: whole[middle:]))
         else:
-            for waiting, outcome in zip(batch, outcomes, strict=True):
+            for waiting, outcome in zip(batch.waiting, outcomes, strict=True):
                 if isinstance(outcome, DomainError):
                     _refuse(waiting, outcome)
                 elif not waiting.answer.done():
                     waiting.answer.set_result(outcome)
 
-    async def _write(self, items: Sequence[Item]) -> Sequence[Outcome | DomainError]:
+    async def _write(self, batch: "_Batch[Item, Outcome]") -> Sequence[Outcome | DomainError]:
         outcomes: Sequence[Outcome | DomainError] = ()
 
         async def work(tx: Transaction) -> Sequence[Outcome | DomainError]:
             nonlocal outcomes
-            outcomes = await self._commit(tx, items)
+            items = batch.items()
+            outcomes = await self._commit(tx, items) if items else ()
             return outcomes
 
         look = self._landed
         if look is None:
             return await self._database.write(work)
-        return await self._database.write(work, lambda tx: look(tx, items, outcomes))
+        return await self._database.write(work, lambda tx: look(tx, batch.items(), outcomes))
+
+
+class _Batch(Generic[Item, Outcome]):
+    """The items of one transaction, taken when it begins: who comes while it waits for its turn is among them."""
+
+    def __init__(self, take: Callable[[], list[_Waiting[Item, Outcome]]]) -> None:
+        self._take = take
+        self._taken: list[_Waiting[Item, Outcome]] | None = None
+
+    @property
+    def waiting(self) -> list[_Waiting[Item, Outcome]]:
+        """Return them with those who wait for them, the same at every call."""
+        if self._taken is None:
+            self._taken = self._take()
+        return self._taken
+
+    def items(self) -> list[Item]:
+        """Return them alone."""
+        return [each.item for each in self.waiting]
 
 
 def _refuse(waiting: _Waiting[Item, Outcome], error: Exception) -> None:
