@@ -52,3 +52,10 @@ def _fill(target):
             await fill(database, accounts=5, messages_each=40)
 
     asyncio.run(make())
+
+
+@pytest.fixture
+async def postgres_url(postgres_template):
+    """The URL of a PostgreSQL database with the current schema and no rows."""
+    async with databases.postgres_copy(postgres_template) as url:
+        yield url

@@ -9,41 +9,14 @@ from hydrasms_base.ids import new_id
 from hydrasms_billing.credits import LedgerCredits
 from hydrasms_billing.tables import balances, transfers
 from hydrasms_core.errors import IdempotencyMismatch, InsufficientCredits
-from hydrasms_core.idempotency.model import fingerprint
 from hydrasms_core.idempotency.tables import idempotency_keys
 from hydrasms_core.messaging import store
-from hydrasms_core.messaging.accept import Acceptance, Send
-from hydrasms_core.messaging.model import Accepted, Message, Status
-from hydrasms_core.messaging.numbering import PhoneNumber
+from hydrasms_core.messaging.accept import Acceptance
+from hydrasms_core.messaging.model import Accepted, Status
 from hydrasms_core.messaging.tables import messages, outbox
-from hydrasms_core.messaging.text import measure
+from tests.support.sends import AT_MS, a_send, costing
 
-NUMBER = PhoneNumber("+447700900000", "GB", "GBR", 44)
-AT_MS = 1_780_000_000_000
 ledger = LedgerCredits()
-
-
-def a_send(account_id, content="Hello", key=None):
-    shape = measure(content)
-    message = Message(
-        id=new_id(),
-        account_id=account_id,
-        sender="+2899682626",
-        recipient=NUMBER,
-        content=content,
-        status=Status.QUEUED,
-        credits=ledger.price(content),
-        encoding=shape.encoding,
-        segments=shape.segments,
-        created_at_ms=AT_MS,
-        updated_at_ms=AT_MS,
-        expires_at_ms=AT_MS + 1_000,
-    )
-    return Send(message, "account", key, "" if key is None else fingerprint(NUMBER.e164, content))
-
-
-def costing(account_id, credits, key=None, letter="x"):
-    return a_send(account_id, letter * (credits * 160), key)
 
 
 class Ledger:

@@ -1,11 +1,9 @@
 """Holding a transaction open from a test."""
 
-import asyncio
 import threading
 
 from hydrasms_core.db.transaction import Transaction
-
-_BOUND_S = 20.0
+from tests.support.waiting import BOUND_S, eventually
 
 
 class Gate:
@@ -20,14 +18,13 @@ class Gate:
         self._reached.set()
         if tx.dialect == "sqlite":
             # It has a thread to itself, and may wait for nothing but its transaction.
-            opened = self._open.wait(_BOUND_S)
+            assert self._open.wait(BOUND_S), "nobody opened the gate"
         else:
-            opened = await asyncio.to_thread(self._open.wait, _BOUND_S)
-        assert opened, "nobody opened the gate"
+            await eventually(self._open.is_set, what="an open gate")
 
     async def reached(self) -> None:
         """Wait until somebody stands at the gate."""
-        assert await asyncio.to_thread(self._reached.wait, _BOUND_S), "nobody came to the gate"
+        await eventually(self._reached.is_set, what="somebody at the gate")
 
     def open(self) -> None:
         self._open.set()

@@ -48,6 +48,17 @@ def test_an_exception_is_logged_without_its_words_and_variables(written):
     assert "7700900000" not in text
 
 
+def test_an_error_that_is_among_its_own_causes_is_logged_once(written):
+    log = hydrasms_log.get_logger("test")
+    first, second = ValueError("one"), KeyError("two")
+    first.__cause__, second.__cause__ = second, first
+    try:
+        raise first
+    except ValueError:
+        log.exception("broken")
+    assert written.getvalue().count("broken") == 1
+
+
 def test_the_search_would_find_what_is_logged(written):
     hydrasms_log.get_logger("test").warning("leak", words=SECRET)
     assert "private" in written.getvalue()

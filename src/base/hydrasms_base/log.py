@@ -230,9 +230,14 @@ def _add_error(
 def whereabouts(error: BaseException) -> list[str]:
     """Return the calls that led to an error and to those that caused it or that it holds, innermost last."""
     lines: list[str] = []
+    # By identity, for an error may well be among the causes of its own causes.
+    seen: set[int] = set()
     waiting: list[BaseException] = [error]
     while waiting:
         current = waiting.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
         lines += [
             f"{type(current).__name__} {Path(frame.filename).name}:{frame.lineno} {frame.name}"
             for frame in traceback.extract_tb(current.__traceback__)

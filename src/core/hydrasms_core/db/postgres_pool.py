@@ -34,10 +34,19 @@ _SERVER_SETTINGS = {
     "lock_timeout": "5s",
 }
 
+_OF_THE_DRIVER = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 _UNAVAILABLE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    # What the driver makes of a server that ends a connection while nobody asks it for anything.
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -115,7 +124,7 @@ class Link(NamedTuple):
         """Undo what is open; a connection that cannot even do that is broken off, and the server undoes it."""
         try:
             await self.driver.execute("ROLLBACK", timeout=_ROLL_BACK_S)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        except _OF_THE_DRIVER:
             self.break_off()
 
     def break_off(self) -> None:
@@ -146,20 +155,18 @@ def async_engine(url: str, settings: Mapping[str, str] | None = None) -> AsyncEn
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Let no driver's error out."""
+    """Let out no driver's error that is not a bug of ours."""
     try:
         yield
-    except (
-        exc.SQLAlchemyError,
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-        OSError,
-        TimeoutError,
-    ) as error:
-        raise _domain_error(error) from error
+    except (exc.SQLAlchemyError, *_OF_THE_DRIVER) as error:
+        known = _domain_error(error)
+        if known is None:
+            # A bug of ours, such as a statement that is wrong.
+            raise
+        raise known from error
 
 
-def _domain_error(error: BaseException) -> Exception:
+def _domain_error(error: BaseException) -> Exception | None:
     original = _original(error)
     if isinstance(original, asyncpg.IntegrityConstraintViolationError):
         # The detail would quote the row.
@@ -174,7 +181,7 @@ def _domain_error(error: BaseException) -> Exception:
         return StoreUnavailable()
     if isinstance(error, exc.TimeoutError):
         return StoreUnavailable()
-    return original if isinstance(original, Exception) else StoreUnavailable()
+    return None
 
 
 def _original(error: BaseException) -> BaseException:

@@ -68,8 +68,9 @@ class Acceptance:
         keys = {(send.message.account_id, send.key) for send in sends if send.key is not None}
         if not keys:
             return {}
-        # Whoever else commits sends of these accounts has done so before the look, or waits until after this.
-        await self._credits.hold(tx, {account_id for account_id, _ in keys})
+        # Whoever else commits sends of these accounts has done so before the look, or waits until after this. Those
+        # without a key are held as well, or two batches could later wait for each other.
+        await self._credits.hold(tx, {send.message.account_id for send in sends})
         return dict(await store.find_keyed(tx, sorted(keys)))
 
     async def landed(self, tx: Transaction, sends: Sequence[Send], outcomes: Sequence[Outcome]) -> bool:
