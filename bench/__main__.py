@@ -6,7 +6,20 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import batch, channel, memory, postgres, report, send, servers, split, store, workers, wrk
+from bench import (
+    batch,
+    channel,
+    dispatch,
+    memory,
+    postgres,
+    report,
+    send,
+    servers,
+    split,
+    store,
+    workers,
+    wrk,
+)
 from bench.plan import Plan
 from tools.postgres import NoPostgres
 
@@ -18,10 +31,11 @@ _BENCHMARKS: dict[str, Callable[[Plan], report.Benchmark]] = {
     "workers": workers.run,
     "split": split.run,
     "postgres": postgres.run,
+    "dispatch": dispatch.run,
     "memory": memory.run,
 }
 # A million messages take minutes, so they are sent only when asked for by name.
-_ALL = ("send", "store", "channel", "batch", "workers", "split", "postgres")
+_ALL = ("send", "store", "channel", "batch", "workers", "split", "postgres", "dispatch")
 _WITHOUT_WRK = {"store", "channel", "batch"}
 _LATEST = Path(__file__).parents[1] / "build" / "bench" / "latest.json"
 
