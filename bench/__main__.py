@@ -11,6 +11,7 @@ from bench import (
     channel,
     dispatch,
     memory,
+    overload,
     postgres,
     report,
     send,
@@ -32,9 +33,10 @@ _BENCHMARKS: dict[str, Callable[[Plan], report.Benchmark]] = {
     "split": split.run,
     "postgres": postgres.run,
     "dispatch": dispatch.run,
+    "overload": overload.run,
     "memory": memory.run,
 }
-# A million messages take minutes, so they are sent only when asked for by name.
+# What takes many minutes is run only when asked for by name.
 _ALL = ("send", "store", "channel", "batch", "workers", "split", "postgres", "dispatch")
 _WITHOUT_WRK = {"store", "channel", "batch"}
 _LATEST = Path(__file__).parents[1] / "build" / "bench" / "latest.json"

@@ -10,7 +10,7 @@ from bench.accounts import create_accounts, write_keys
 from bench.plan import Plan
 from bench.report import Benchmark, Case, Fact, Ratio
 from bench.sample import Sample, spread
-from bench.servers import Hydrasms, Server
+from bench.servers import Hydrasms, Server, ServerFailed
 from bench.wrk import Load
 
 _ACCOUNTS = 1_000
@@ -89,14 +89,14 @@ def run(plan: Plan) -> Benchmark:
             )
             loads[name] = Load(fleet.way_in.port, keys, _CONNECTIONS, seconds)
             loads[name].warm_up("warm")
-            fleet.store.finish()
+            _finished_s(fleet.store)
         for number in plan.rounds("dispatch"):
             for name, fleet in fleets.items():
                 servers.settle([workers, edge, core, worker])
                 sample, found = fleet.observed(loads[name], f"run-{number}")
                 samples[name].append(sample)
                 runs[name].append(found)
-                finished_s[name].append(fleet.store.finish())
+                finished_s[name].append(_finished_s(fleet.store))
     return Benchmark(
         "dispatch",
         [Case(f"accepted: {name}", of) for name, of in samples.items()],
@@ -106,6 +106,15 @@ def run(plan: Plan) -> Benchmark:
         ],
         [fact for name in fleets for fact in _facts(name, runs[name], finished_s[name])],
     )
+
+
+def _finished_s(store: Hydrasms) -> float:
+    """Wait until every message has its receipt, and return the seconds; raises ServerFailed where one never does."""
+    seconds = store.finish()
+    stuck = store.unfinished()
+    if stuck:
+        raise ServerFailed(f"{store.name}: {stuck} messages are neither handed on nor given up")
+    return seconds
 
 
 def _facts(name: str, runs: list[Run], finished_s: list[float]) -> list[Fact]:

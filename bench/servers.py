@@ -244,6 +244,12 @@ def clean_environment() -> dict[str, str]:
 
 def run_sample(module: str, *arguments: str, token: str = "", timeout_s: float) -> Sample:
     """Run a module in a process of its own and return the sample that it prints."""
+    printed = run_module(module, *arguments, token=token, timeout_s=timeout_s)
+    return Sample(**json.loads(printed.splitlines()[-1]))
+
+
+def run_module(module: str, *arguments: str, token: str = "", timeout_s: float) -> str:
+    """Run a module in a process of its own and return what it prints."""
     done = subprocess.run(
         _module(module, *arguments),
         cwd=_ROOT,
@@ -255,7 +261,7 @@ def run_sample(module: str, *arguments: str, token: str = "", timeout_s: float) 
     )
     if done.returncode:
         raise ServerFailed(f"{module} {arguments[0]} failed:\n{done.stderr[-2000:]}")
-    return Sample(**json.loads(done.stdout.splitlines()[-1]))
+    return done.stdout
 
 
 def leave(_number: int, _frame: FrameType | None) -> NoReturn:
