@@ -6,8 +6,23 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import batch, channel, memory, report, send, servers, split, store, workers, wrk
+from bench import (
+    batch,
+    channel,
+    dispatch,
+    memory,
+    overload,
+    postgres,
+    report,
+    send,
+    servers,
+    split,
+    store,
+    workers,
+    wrk,
+)
 from bench.plan import Plan
+from tools.postgres import NoPostgres
 
 _BENCHMARKS: dict[str, Callable[[Plan], report.Benchmark]] = {
     "send": send.run,
@@ -16,10 +31,14 @@ _BENCHMARKS: dict[str, Callable[[Plan], report.Benchmark]] = {
     "batch": batch.run,
     "workers": workers.run,
     "split": split.run,
+    "postgres": postgres.run,
+    "dispatch": dispatch.run,
+    "overload": overload.run,
     "memory": memory.run,
 }
-# A million messages take minutes, so they are sent only when asked for by name.
-_ALL = ("send", "store", "channel", "batch", "workers", "split")
+# What takes many minutes is run only when asked for by name.
+_ALL = ("send", "store", "channel", "batch", "workers", "split", "postgres", "dispatch")
+_WITHOUT_WRK = {"store", "channel", "batch"}
 _LATEST = Path(__file__).parents[1] / "build" / "bench" / "latest.json"
 
 
@@ -33,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="*",
         choices=[*_BENCHMARKS, "all"],
         default="all",
-        help="what to run: send, store, channel, batch, workers, split, memory, or all but memory (the default)",
+        help=f"what to run; `all`, the default, is {', '.join(_ALL)}",
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="length of one run of one case (10)")
     parser.add_argument("--runs", type=int, default=3, help="alternating runs of each case (3)")
@@ -48,10 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = list(dict.fromkeys(name for each in asked for name in (_ALL if each == "all" else (each,))))
     signal.signal(signal.SIGTERM, servers.leave)
     try:
-        if {"send", "workers", "split", "memory"} & set(names):
+        if set(names) - _WITHOUT_WRK:
             wrk.require_wrk()
         _run(names, options)
-    except (wrk.LoadFailed, servers.ServerFailed) as failure:
+    except (wrk.LoadFailed, servers.ServerFailed, NoPostgres) as failure:
         print(failure, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,8 @@ from typing import NoReturn
 
 import psutil
 
-from bench import report
+from bench import databases, report
+from bench.databases import Target
 from bench.sample import Sample
 
 _ROOT = Path(__file__).parents[1]
@@ -79,9 +79,9 @@ class Hydrasms(Server):
     environment: dict[str, str] = field(repr=False)
 
     @property
-    def database(self) -> Path:
-        """The file of its database."""
-        return self.data_dir / "hydrasms.db"
+    def database(self) -> Target:
+        """The file of its database, or its URL."""
+        return self.environment.get("HYDRASMS_DATABASE_URL") or self.data_dir / "hydrasms.db"
 
     @property
     def token(self) -> str:
@@ -122,9 +122,16 @@ class Hydrasms(Server):
             timeout=timeout_s,
         )
 
+    def progress(self) -> tuple[int, int]:
+        """Return how many messages there are and how many of them wait for a carrier, both at one moment."""
+        stored, waiting = databases.row(
+            self.database,
+            "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM outbox WHERE step = 'submit')",
+        )
+        return stored, waiting
+
     def _count(self, query: str) -> int:
-        with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as reader:
-            return int(reader.execute(query).fetchone()[0])
+        return databases.count(self.database, query)
 
 
 @contextlib.contextmanager
@@ -135,20 +142,19 @@ def workspace() -> Iterator[Path]:
     if report.filesystem(base) in ("tmpfs", "ramfs"):
         print(f"note: {base} lies in memory: figures of durable writes mean nothing here", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="data-", dir=base) as folder:
+        # PostgreSQL runs as a user of its own where we are root, and has to get to its data in here.
+        Path(folder).chmod(0o711)
         yield Path(folder)
 
 
 @contextlib.contextmanager
-def hydrasms(folder: Path, name: str, *flags: str) -> Iterator[Hydrasms]:
-    """Run `hydrasms serve` with its data in a new folder of that name."""
+def hydrasms(folder: Path, name: str, *flags: str, url: str = "") -> Iterator[Hydrasms]:
+    """Run `hydrasms serve` with its data in a folder of that name, and its database at the URL if there is one."""
     data_dir = folder / name
     http_port, grpc_port = free_port(), free_port()
     environment = {
-        **clean_environment(),
+        **_environment(data_dir, grpc_port, url),
         "HYDRASMS_HTTP_PORT": str(http_port),
-        "HYDRASMS_GRPC_PORT": str(grpc_port),
-        "HYDRASMS_DATA_DIR": str(data_dir),
-        "HYDRASMS_LOG_FORMAT": "json",
     }
     log = folder / f"{name}.log"
     process = _started([str(_HYDRASMS), "serve", *flags], log, environment)
@@ -159,20 +165,24 @@ def hydrasms(folder: Path, name: str, *flags: str) -> Iterator[Hydrasms]:
 
 
 @contextlib.contextmanager
-def core(folder: Path, name: str) -> Iterator[Hydrasms]:
-    """Run `hydrasms serve core` with its data in a new folder of that name, on a port and on no HTTP port."""
+def core(folder: Path, name: str, *, url: str = "") -> Iterator[Hydrasms]:
+    """Run `hydrasms serve core` with its data in a folder of that name, on a port and on no HTTP port."""
     data_dir, grpc_port = folder / name, free_port()
-    environment = {
-        **clean_environment(),
-        "HYDRASMS_GRPC_PORT": str(grpc_port),
-        "HYDRASMS_DATA_DIR": str(data_dir),
-        "HYDRASMS_LOG_FORMAT": "json",
-    }
+    environment = _environment(data_dir, grpc_port, url)
     log = folder / f"{name}.log"
     process = _started([str(_HYDRASMS), "serve", "core"], log, environment)
     server = Hydrasms(name, process, 0, log, data_dir, grpc_port, environment)
     with _running(server):
         _await(server, lambda: _is_listening(grpc_port))
+        yield server
+
+
+@contextlib.contextmanager
+def worker(core: Hydrasms, name: str) -> Iterator[Server]:
+    """Run `hydrasms serve worker` on a core's database; it has no port, and takes what it finds there."""
+    log = core.log.with_name(f"{name}.log")
+    server = Server(name, _started([str(_HYDRASMS), "serve", "worker"], log, core.environment), 0, log)
+    with _running(server):
         yield server
 
 
@@ -234,6 +244,12 @@ def clean_environment() -> dict[str, str]:
 
 def run_sample(module: str, *arguments: str, token: str = "", timeout_s: float) -> Sample:
     """Run a module in a process of its own and return the sample that it prints."""
+    printed = run_module(module, *arguments, token=token, timeout_s=timeout_s)
+    return Sample(**json.loads(printed.splitlines()[-1]))
+
+
+def run_module(module: str, *arguments: str, token: str = "", timeout_s: float) -> str:
+    """Run a module in a process of its own and return what it prints."""
     done = subprocess.run(
         _module(module, *arguments),
         cwd=_ROOT,
@@ -245,7 +261,7 @@ def run_sample(module: str, *arguments: str, token: str = "", timeout_s: float) 
     )
     if done.returncode:
         raise ServerFailed(f"{module} {arguments[0]} failed:\n{done.stderr[-2000:]}")
-    return Sample(**json.loads(done.stdout.splitlines()[-1]))
+    return done.stdout
 
 
 def leave(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -258,6 +274,16 @@ def free_port() -> int:
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _environment(data_dir: Path, grpc_port: int, url: str) -> dict[str, str]:
+    return {
+        **clean_environment(),
+        "HYDRASMS_GRPC_PORT": str(grpc_port),
+        "HYDRASMS_DATA_DIR": str(data_dir),
+        "HYDRASMS_DATABASE_URL": url,
+        "HYDRASMS_LOG_FORMAT": "json",
+    }
 
 
 def _module(name: str, *arguments: str) -> list[str]:

@@ -88,10 +88,10 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def postgres(*settings: str) -> Iterator[PostgresServer]:
-    """Run a server until the block ends; raises NoPostgres."""
+def postgres(*settings: str, within: Path | None = None) -> Iterator[PostgresServer]:
+    """Run a server until the block ends, with its data in a new folder within the given one; raises NoPostgres."""
     binaries = find_binaries()
-    with tempfile.TemporaryDirectory(prefix="hydrasms-postgres-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="hydrasms-postgres-", dir=within) as scratch:
         Path(scratch).chmod(0o755)
         server = PostgresServer(binaries, Path(scratch) / "server", _free_port(), settings)
         server.create()

@@ -3,14 +3,18 @@
 Refused with 400 before anything reaches the application: a request whose framing two readers could see
 differently, one without a Host, and a head that does not end within its limit. A client that is silent or too slow
 is closed, but one that is still writing gets its answer first. A wish for another protocol is ignored, as
-RFC 9110, section 7.8 allows, and the request is served.
+RFC 9110, section 7.8 allows, and the request is served. Where too many requests are in progress it answers
+further ones itself.
 """
 
 import asyncio
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from hydrasms_edge.admission import Admission
 
 MAX_HEAD_BYTES = 65_536
 """How long a head may grow that comes in several reads; one read is bounded by itself."""
@@ -28,9 +32,13 @@ class BadHead(Exception):
 class Listener(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *args: Any, receive_timeout_s: float, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, receive_timeout_s: float, admission: Admission | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._receive_timeout_s = receive_timeout_s
+        self._admission = admission
+        self._is_refusing = False
         self._too_slow: asyncio.TimerHandle | None = None
         self._awaits_rest = True
         self._awaits_head = True
@@ -82,7 +90,7 @@ class Listener(HttpToolsProtocol):
     def _is_idle(self) -> bool:
         """Whether no request is being answered."""
         cycle: RequestResponseCycle | None = self.cycle  # uvicorn says that there always is one
-        return cycle is None or cycle.response_complete
+        return not self._is_refusing and (cycle is None or cycle.response_complete)
 
     def on_message_begin(self) -> None:
         """Note that a request has begun."""
@@ -93,12 +101,31 @@ class Listener(HttpToolsProtocol):
         """Hand a request over; raises BadHead."""
         self._awaits_head = False
         self._head_bytes = 0
-        _check_head(self.parser.get_http_version(), self.headers)
+        version = self.parser.get_http_version()
+        _check_head(version, self.headers)
+        # One that comes before the last one's answer waits for its turn, and is asked about in none.
+        if self._admission is not None and self._is_idle:
+            self._is_refusing = not self._admission.admits(self.url, len(self.tasks))
+        if self._is_refusing:
+            # Who waits to be told to go on with the body may never do so.
+            self._is_last = (
+                self._is_leaving
+                or version == "1.0"
+                or self.expect_100_continue
+                or not self.parser.should_keep_alive()
+            )
+            self._refuse()
+            return
         super().on_headers_complete()
         # A client that is still writing must not be closed, or the answer is lost to it: so a connection that is
         # to end with this request ends only when the request has come whole, read or not.
         self._is_last = self._is_leaving or not self.cycle.keep_alive
         self.cycle.keep_alive = True
+
+    def on_body(self, body: bytes) -> None:
+        """Take in a part of a body, unless nobody will read it."""
+        if not self._is_refusing:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Note that a request has come whole."""
@@ -106,11 +133,29 @@ class Listener(HttpToolsProtocol):
             return  # The parser means that another protocol begins here; `_feed` knows better.
         self._awaits_rest = False
         self._awaits_head = True
+        if self._is_refusing:
+            self._is_refusing = False
+            if self._is_last:
+                self.transport.close()
+            self.on_response_complete()
+            return
         super().on_message_complete()
         if self._is_last:
             self.cycle.keep_alive = False
             if self.cycle.response_complete:
                 self.transport.close()
+
+    def _refuse(self) -> None:
+        """Answer a request that is not let in; what is still to come of it is passed over."""
+        assert self._admission is not None, "nobody else refuses"
+        headers, body = self._admission.refusal(cast("Scope", self.scope))
+        pieces = [STATUS_LINE[503]]
+        for name, value in (*self.server_state.default_headers, *headers):
+            pieces += (name, b": ", value, b"\r\n")
+        pieces.append(b"connection: close\r\n\r\n" if self._is_last else b"\r\n")
+        if self.parser.get_method() != b"HEAD":
+            pieces.append(body)
+        self.transport.write(b"".join(pieces))
 
     def _feed(self, data: bytes) -> None:
         try:

@@ -1,25 +1,22 @@
 """Around every request: its id, its line in the log, its place in the metrics, and an answer whatever fails."""
 
 import asyncio
-import re
 import time
 
 from prometheus_client import Counter, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hydrasms_base.ids import new_id
 from hydrasms_base.log import RequestLog, get_logger, whereabouts
 from hydrasms_base.metrics import Metrics
 from hydrasms_edge.errors import ApiError, internal_error, present, unavailable
-from hydrasms_edge.scope import REQUEST_ID, ROUTE, header_values
+from hydrasms_edge.scope import REQUEST_ID, ROUTE, request_id_for
 
 # What nginx calls a request whose client left before the answer.
 CLIENT_CLOSED_REQUEST = 499
 # Whatever a caller sends as path or method, metrics and log know only so many of them.
 OTHER = "other"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_REQUEST_ID_FORM = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 log = get_logger(__name__)
 requests = RequestLog(__name__)
@@ -41,7 +38,7 @@ class Observation:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        request_id = scope[REQUEST_ID] = _request_id(scope)
+        request_id = scope[REQUEST_ID] = request_id_for(scope)
         outlet = _Outlet(send, request_id, is_head=scope["method"] == "HEAD")
         try:
             await self._app(scope, receive, outlet.send)
@@ -111,10 +108,3 @@ class _Outlet:
         """Show an error, unless another answer is under way."""
         if not self._started:
             await present(error, scope)(scope, receive, self.send)
-
-
-def _request_id(scope: Scope) -> str:
-    given = header_values(scope, b"x-request-id")
-    if len(given) == 1 and _REQUEST_ID_FORM.fullmatch(given[0]) is not None:
-        return given[0].decode()
-    return new_id()

@@ -9,6 +9,7 @@ from typing import Any, cast
 import uvicorn
 from starlette.types import ASGIApp
 
+from hydrasms_edge.admission import Admission
 from hydrasms_edge.listener import Listener
 
 BACKLOG = 2_048
@@ -32,11 +33,12 @@ class HttpServer:
         keep_alive_s: int = 10,
         receive_timeout_s: float = 10.0,
         drain_s: int = 10,
+        admission: Admission | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._listening = listening
-        listener = functools.partial(Listener, receive_timeout_s=receive_timeout_s)
+        listener = functools.partial(Listener, receive_timeout_s=receive_timeout_s, admission=admission)
         config = uvicorn.Config(
             cast("Any", app),
             http=cast("type[asyncio.Protocol]", listener),

@@ -10,6 +10,7 @@ from hydrasms_app.compose.process import Process
 from hydrasms_app.listening import port_taken
 from hydrasms_app.settings import Settings
 from hydrasms_base.secret import Secret
+from hydrasms_edge.admission import Admission
 from hydrasms_edge.app import create_app
 from hydrasms_edge.server import HttpServer
 from hydrasms_edge.settings import EdgeSettings
@@ -33,12 +34,14 @@ async def start_edge(
     When the process ends, no new connection is taken and the requests in progress are answered.
     """
     siblings, edge = process.siblings, EdgeSettings(coalesce=settings.coalesce)
-    if siblings is None:
-        app = create_app(channel, token, process.metrics, edge)
-        http = HttpServer(app, settings.http_host, settings.http_port)
-    else:
-        app = create_app(channel, token, process.metrics, edge, siblings.exposition)
-        http = HttpServer(app, settings.http_host, settings.http_port, listening=siblings.http)
+    exposition = None if siblings is None else siblings.exposition
+    http = HttpServer(
+        create_app(channel, token, process.metrics, edge, exposition),
+        settings.http_host,
+        settings.http_port,
+        listening=None if siblings is None else siblings.http,
+        admission=Admission(edge.max_in_progress, process.metrics),
+    )
     try:
         port = await http.start()
     except OSError:

@@ -1,0 +1,64 @@
+"""What the edge does with more requests than it can answer soon: it refuses them at once, before it looks at them.
+
+Refusing in the application, let alone in the core, takes a good part of what accepting takes: at three times as many
+requests as can be served nothing would be left for those that could be. So the listener refuses, with an answer that
+is put together from parts that last.
+"""
+
+import time
+
+from starlette.types import Scope
+
+from hydrasms_base.log import get_logger
+from hydrasms_base.metrics import Metrics
+from hydrasms_edge.errors import present, unavailable
+from hydrasms_edge.scope import REQUEST_ID, request_id_for
+
+_BOUNDED = b"/api/"
+"""What the paths begin with whose requests are counted and refused; the others are for those who look after us."""
+_SAID_EVERY_S = 1.0
+_ANY_ID = "-"
+
+log = get_logger(__name__)
+
+
+class Admission:
+    """Lets requests in as long as no more than so many are in progress."""
+
+    def __init__(self, most: int, metrics: Metrics) -> None:
+        self._most = most
+        self._counter = metrics.counter(
+            "http_refused", "Requests refused unread because too many were in progress."
+        )
+        self._head, self._body = _parts()
+        self._unsaid = 0
+        self._said_at = 0.0
+
+    def admits(self, url: bytes, in_progress: int) -> bool:
+        """Tell whether a request for this path may be read while so many are in progress."""
+        return in_progress < self._most or not url.startswith(_BOUNDED)
+
+    def refusal(self, scope: Scope) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Return the headers and the body that tell a caller to come back: UNAVAILABLE, as everywhere."""
+        self._note()
+        its_id = request_id_for(scope).encode()
+        before, after = self._body
+        body = b"%b%b%b" % (before, its_id, after)
+        return [*self._head, (b"content-length", b"%d" % len(body)), (b"x-request-id", its_id)], body
+
+    def _note(self) -> None:
+        """Count a refusal. A line in the log for each would come when there is least room for it."""
+        self._counter.inc()
+        self._unsaid += 1
+        now = time.monotonic()
+        if now - self._said_at >= _SAID_EVERY_S:
+            log.warning("overloaded", refused=self._unsaid, in_progress=self._most)
+            self._unsaid, self._said_at = 0, now
+
+
+def _parts() -> tuple[list[tuple[bytes, bytes]], tuple[bytes, bytes]]:
+    """Return what all refusals share: headers, and the body up to its request's id and after it."""
+    answer = present(unavailable(), {REQUEST_ID: _ANY_ID})
+    before, _, after = bytes(answer.body).rpartition(_ANY_ID.encode())
+    headers = [header for header in answer.raw_headers if header[0] != b"content-length"]
+    return headers, (before, after)
