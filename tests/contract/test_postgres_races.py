@@ -337,7 +337,6 @@ async def test_control_taking_back_what_the_status_alone_allows_is_caught(pair, 
         if message is None or message.status is not Status.QUEUED:
             return False
         await delivery_store.set_status(tx, [(account_id, message_id, Status.CANCELLED, "")], at_ms=at_ms)
-        await delivery_store.forget(tx, [(account_id, message_id)])
         return True
 
     monkeypatch.setattr(store, "cancel_queued", cancel_by_its_status)
