@@ -10,6 +10,7 @@ from bench import (
     batch,
     channel,
     dispatch,
+    growth,
     memory,
     overload,
     postgres,
@@ -34,6 +35,7 @@ _BENCHMARKS: dict[str, Callable[[Plan], report.Benchmark]] = {
     "postgres": postgres.run,
     "dispatch": dispatch.run,
     "overload": overload.run,
+    "growth": growth.run,
     "memory": memory.run,
 }
 # What takes many minutes is run only when asked for by name.
@@ -59,10 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--sends", type=int, default=1_000_000, help="messages that `memory` sends (1,000,000)"
     )
+    parser.add_argument(
+        "--rows", type=int, default=10_000_000, help="messages in what `growth` takes for full (10,000,000)"
+    )
     parser.add_argument("--json", type=Path, help="write the results into this file as well")
     options = parser.parse_args(arguments)
-    if options.seconds < 1 or options.runs < 1 or options.sends < 1:
-        parser.error("--seconds, --runs and --sends are at least 1")
+    if min(options.seconds, options.runs, options.sends, options.rows) < 1:
+        parser.error("--seconds, --runs, --sends and --rows are at least 1")
     asked = [options.name] if isinstance(options.name, str) else options.name
     names = list(dict.fromkeys(name for each in asked for name in (_ALL if each == "all" else (each,))))
     signal.signal(signal.SIGTERM, servers.leave)
@@ -81,12 +86,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(names: Sequence[str], options: argparse.Namespace) -> None:
     """Run benchmarks one after the other; what is done is written down before the next begins."""
     done: list[report.Benchmark] = []
-    settings = {"seconds": options.seconds, "runs": options.runs, "sends": options.sends}
+    settings = {
+        "seconds": options.seconds,
+        "runs": options.runs,
+        "sends": options.sends,
+        "rows": options.rows,
+    }
     with servers.workspace() as folder:
         for name in names:
             own = folder / name
             own.mkdir()
-            plan = Plan(own, options.seconds, options.runs, options.sends)
+            plan = Plan(own, options.seconds, options.runs, options.sends, options.rows)
             done.append(_BENCHMARKS[name](plan))
             print(report.table(done[-1]), flush=True)
             document = report.as_json(done, settings=settings, folder=folder)

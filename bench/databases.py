@@ -35,12 +35,12 @@ class Postgres:
 
     def create(self, name: str, *, like: str | None = None) -> str:
         """Make a database, empty or as a copy of another, and return its URL."""
-        execute(self._server.url, f"CREATE DATABASE {name}" + (f" TEMPLATE {like}" if like else ""))
+        execute(self._server.url, f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{like}"' if like else ""))
         return self._server.url.rpartition("/")[0] + f"/{name}"
 
     def drop(self, name: str) -> None:
         """Remove a database that nobody is connected to any more."""
-        execute(self._server.url, f"DROP DATABASE {name} WITH (FORCE)")
+        execute(self._server.url, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @contextlib.contextmanager

@@ -23,6 +23,8 @@ class Plan:
     """How many rounds there are; each runs every case once, so that cases alternate."""
     sends: int
     """How many messages the memory benchmark sends."""
+    rows: int
+    """How many messages the growth benchmark finds in a full database."""
 
     def rounds(self, name: str) -> Iterator[int]:
         """Count the rounds, saying on standard error how far things are."""

@@ -1,6 +1,7 @@
 """`postgres`: the store on a durable PostgreSQL against a transaction a request, and all of it against SQLite."""
 
 from collections import defaultdict
+from functools import partial
 from itertools import count
 from typing import NamedTuple
 
@@ -65,8 +66,8 @@ def run(plan: Plan) -> Benchmark:
                     samples[name].append(_store(plan, postgres, way, f"store_{next(numbers)}"))
                 for name, server in both.items():
                     servers.settle(both.values())
-                    word = f"run-{next(numbers)}"
-                    samples[name].append(measured(server, lambda name=name, word=word: loads[name].run(word)))  # type: ignore[misc]
+                    run_once = partial(loads[name].run, f"run-{next(numbers)}")
+                    samples[name].append(measured(server, run_once))
     return Benchmark("postgres", [Case(name, runs) for name, runs in samples.items()], _ratios(samples))
 
 

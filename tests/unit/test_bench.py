@@ -112,7 +112,7 @@ def test_half_of_the_requests_of_a_load_have_an_idempotency_key_of_their_own():
 
 
 async def test_a_load_goes_on_though_no_answer_comes_and_times_each_from_when_it_was_due():
-    waiting, released = [], asyncio.Event()
+    waiting, ended, released = [], [], asyncio.Event()
 
     async def serve(reader, writer):
         with contextlib.suppress(asyncio.IncompleteReadError):
@@ -121,6 +121,8 @@ async def test_a_load_goes_on_though_no_answer_comes_and_times_each_from_when_it
                 await released.wait()
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
         writer.close()
+        await writer.wait_closed()
+        ended.append(writer)
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         load = open_loop.OpenLoop(server.sockets[0].getsockname()[1], lambda: b"POST / HTTP/1.1\r\n\r\n{}")
@@ -129,6 +131,7 @@ async def test_a_load_goes_on_though_no_answer_comes_and_times_each_from_when_it
         released.set()
         [found] = await running
         load.close()
+        await eventually(lambda: len(ended) == len(waiting), what="the end of all connections")
     assert (found.due, len(found.accepted), found.unanswered) == (40, 40, 0)
     due = [when for when, _ in found.accepted]
     assert sorted(due) == pytest.approx([number / 200 for number in range(40)], abs=1e-3)
