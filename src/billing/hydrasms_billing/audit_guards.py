@@ -17,20 +17,32 @@ _BLANKS_AND_QUOTES = re.compile(r"[\s\"`\[\]]+")
 
 _SQLITE_SCHEMA = sa.text("SELECT name, sql FROM sqlite_master WHERE tbl_name IN ('balances', 'transfers')")
 
-# A guard that does not hold for every row, that fires in some sessions alone or that is not valid is none.
+# A guard that does not hold for every row, that fires in some sessions alone or that is not valid is none. Where a
+# table is partitioned a trigger must be in every partition as well, for there it can be turned off by itself.
 _POSTGRES_SCHEMA = sa.text(
     """
+    WITH parts (whole, part) AS (
+        VALUES ('balances'::regclass, 'balances'::regclass), ('transfers'::regclass, 'transfers'::regclass)
+        UNION ALL
+        SELECT inhparent::regclass, inhrelid::regclass FROM pg_inherits
+        WHERE inhparent IN ('balances'::regclass, 'transfers'::regclass)
+    )
     SELECT conname AS name, pg_get_constraintdef(oid, true) AS sql FROM pg_constraint
         WHERE conrelid IN ('balances'::regclass, 'transfers'::regclass) AND contype IN ('c', 'p') AND convalidated
     UNION ALL
-    SELECT tgname, pg_get_triggerdef(oid, true) FROM pg_trigger
-        WHERE tgrelid IN ('balances'::regclass, 'transfers'::regclass) AND NOT tgisinternal AND tgenabled = 'A'
+    SELECT tgname, min(words)
+        FROM (
+            SELECT whole, tgname, replace(pg_get_triggerdef(t.oid, true), part::text, whole::text) AS words
+            FROM parts JOIN pg_trigger AS t ON t.tgrelid = part WHERE tgenabled = 'A'
+        ) AS firing
+        GROUP BY tgname, whole
+        HAVING count(DISTINCT words) = 1 AND count(*) = (SELECT count(*) FROM parts WHERE parts.whole = firing.whole)
     UNION ALL
-    SELECT CAST(indexrelid::regclass AS text),
-        replace(pg_get_indexdef(indexrelid, 0, true), ' ON ONLY ', ' ON ') FROM pg_index
+    SELECT indexrelid::regclass::text, replace(pg_get_indexdef(indexrelid, 0, true), ' ON ONLY ', ' ON ')
+        FROM pg_index
         WHERE indrelid = 'transfers'::regclass AND indisunique AND NOT indisprimary AND indisvalid
     UNION ALL
-    SELECT proname, prosrc FROM pg_proc WHERE oid = 'hydrasms_refuse()'::regprocedure
+    SELECT proname, prosrc FROM pg_proc WHERE oid = to_regprocedure('hydrasms_refuse()')
     """.replace("::", "\\:\\:")
 )
 
