@@ -1,100 +1,241 @@
-"""The migrations make exactly the tables that the code was written for."""
+"""The migrations make exactly the tables that the code was written for, with and without rows in them."""
 
-import contextlib
-import sqlite3
+import asyncio
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from hydrasms_app import migrate
-from hydrasms_app.problems import Problem
+from hydrasms_app.problems import NotYet, Problem
 from hydrasms_app.schema import metadata
+from hydrasms_billing.credits import LedgerCredits
 from hydrasms_billing.verify import verify_ledger
-from hydrasms_core.db.sqlite import SqliteDatabase, sync_engine
+from hydrasms_core.messaging.accept import Acceptance
+from tests.support.databases import KINDS, connected, empty_of, opened
+from tests.support.ledger import fill, open_account
+from tests.support.schemas import schema_of
+from tests.support.sends import a_send
+
+HEAD = max(migrate.revisions())
+LANES = 3
 
 
-def objects(path):
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        rows = connection.execute(
-            "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' AND name <> 'alembic_version'"
-        ).fetchall()
-    return {(kind, name): " ".join((sql or "").split()) for kind, name, sql in rows}
+def verified(target):
+    async def work():
+        async with opened(target) as database:
+            return await verify_ledger(database)
+
+    return asyncio.run(work())
 
 
-def test_the_migrated_schema_is_that_of_the_tables(tmp_path):
-    migrate.upgrade(tmp_path / "db")
-    engine = sync_engine(tmp_path / "db")
-    with engine.connect() as connection:
+def put_in_rows(target):
+    """Fill a database with every kind of transfer and message, and some that wait in the outbox."""
+
+    async def work():
+        async with opened(target) as database:
+            await fill(database, accounts=3, messages_each=20)
+            account = await open_account(database, 10)
+            sends = [a_send(account, key="k"), a_send(account)]
+            await database.write(lambda tx: Acceptance(LedgerCredits()).commit(tx, sends))
+
+    asyncio.run(work())
+
+
+def rows_of(connection):
+    """Return the rows of every table, by the names of their columns."""
+    found = {}
+    for name in sa.inspect(connection).get_table_names():
+        table = sa.Table(name, sa.MetaData(), autoload_with=connection)
+        if name not in ("alembic_version", "schema_floor"):
+            rows = connection.execute(sa.select(table).order_by(*table.primary_key.columns))
+            found[name] = [dict(row) for row in rows.mappings()]
+    return found
+
+
+def test_the_migrated_schema_is_that_of_the_tables(target):
+    migrate.upgrade(target)
+
+    def differences(connection):
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        differences = [d for d in compare_metadata(context, metadata) if "alembic_version" not in str(d)]
-    engine.dispose()
-    assert differences == []
+        return [each for each in compare_metadata(context, metadata) if "alembic_version" not in str(each)]
+
+    assert connected(target, differences) == []
 
 
-def test_checks_triggers_and_indexes_are_those_of_the_tables_too(tmp_path):
-    migrate.upgrade(tmp_path / "migrated")
-    engine = sync_engine(tmp_path / "created")
-    metadata.create_all(engine)
-    engine.dispose()
-    migrated, created = objects(tmp_path / "migrated"), objects(tmp_path / "created")
-    assert set(migrated) == set(created)
-    for key, sql in created.items():
-        assert _normal(migrated[key]) == _normal(sql), key
+def test_checks_triggers_and_indexes_are_those_of_the_tables_too(target, database_kind, tmp_path):
+    migrate.upgrade(target)
+    with empty_of(database_kind, tmp_path.joinpath("created")) as created:
+        tmp_path.joinpath("created").mkdir()
+        connected(created, metadata.create_all)
+        assert connected(target, schema_of) == connected(created, schema_of)
 
 
-def _normal(sql: str) -> list[str]:
-    """Return the words of a definition in any order: constraints are no more and no less, wherever they stand."""
-    words = sql.replace("(", " ( ").replace(")", " ) ").replace(",", " , ").replace('"', "").split()
-    return sorted(words)
+def test_a_schema_that_lacks_anything_would_be_seen(target):
+    migrate.upgrade(target)
+    whole = connected(target, schema_of)
+    is_sqlite = isinstance(target, Path)
+    for kind, name in (
+        ("index", "ix_outbox_step_due_at_ms"),
+        ("trigger", "transfers_refuse_update" if is_sqlite else "transfers.transfers_refuse_update"),
+        ("table", "receipts"),
+    ):
+        assert (kind, name) in whole
+        trigger_on = "" if is_sqlite else " ON transfers"
+        drop = f"DROP {kind} {name.rpartition('.')[2]}{trigger_on if kind == 'trigger' else ''}"
+        connected(target, partial(sa.Connection.execute, statement=sa.text(drop)))
+        assert (kind, name) not in connected(target, schema_of)
 
 
-async def test_a_migrated_database_has_all_guards_of_the_ledger(tmp_path):
-    migrate.upgrade(tmp_path / "db")
-    database = SqliteDatabase(tmp_path / "db")
-    report = await verify_ledger(database)
-    await database.close()
-    assert report.ok
+def test_a_migrated_database_has_all_guards_of_the_ledger(target):
+    migrate.upgrade(target)
+    assert verified(target).ok
 
 
-def test_the_migrations_can_be_taken_back_and_applied_again(tmp_path):
-    migrate.upgrade(tmp_path / "db")
-    before = objects(tmp_path / "db")
-    migrate.downgrade(tmp_path / "db", "base")
-    assert objects(tmp_path / "db") == {}
-    assert migrate.upgrade(tmp_path / "db") == max(migrate.revisions())
-    assert objects(tmp_path / "db") == before
+def test_the_migrations_can_be_taken_back_and_applied_again(target):
+    migrate.upgrade(target)
+    before = connected(target, schema_of)
+    put_in_rows(target)
+    assert migrate.downgrade(target, "base") == ""
+    assert connected(target, schema_of) == {}
+    assert migrate.upgrade(target) == HEAD
+    assert connected(target, schema_of) == before
+    assert not any(connected(target, rows_of).values())
 
 
-def test_upgrading_twice_changes_nothing(tmp_path):
-    migrate.upgrade(tmp_path / "db")
-    before = objects(tmp_path / "db")
-    assert before
-    assert migrate.upgrade(tmp_path / "db") == max(migrate.revisions())
-    assert objects(tmp_path / "db") == before
+def test_each_migration_can_be_taken_back_and_applied_again_with_rows_in_every_table(target):
+    migrate.upgrade(target)
+    put_in_rows(target)
+    schema, rows = connected(target, schema_of), connected(target, rows_of)
+    assert all(rows[name] for name in ("balances", "transfers", "messages", "outbox", "carrier_references"))
+    for revision in list(migrate.revisions())[-2::-1]:
+        assert migrate.downgrade(target, revision) == revision
+        for name, kept in connected(target, rows_of).items():
+            # Whatever the older schema has as well is as it was.
+            columns = kept[0].keys() if kept else ()
+            assert kept == [{column: row[column] for column in columns} for row in rows[name]]
+        assert migrate.upgrade(target) == HEAD
+        assert connected(target, schema_of) == schema
+        assert connected(target, rows_of) == rows
+    assert verified(target).ok
 
 
-def test_a_newer_database_is_refused(tmp_path):
-    migrate.upgrade(tmp_path / "db")
-    with contextlib.closing(sqlite3.connect(tmp_path / "db")) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-        connection.execute("INSERT INTO schema_floor VALUES (1, '9999')")
-        connection.commit()
-    with pytest.raises(Problem, match="newer hydrasms"):
-        migrate.upgrade(tmp_path / "db")
-    with pytest.raises(Problem, match="newer hydrasms"):
-        migrate.check_usable(tmp_path / "db")
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+def test_tables_in_partitions_can_be_taken_back_and_made_again(target):
+    migrate.upgrade(target, lanes=LANES)
+    before = connected(target, schema_of)
+    assert ("table", "transfers_p2") in before
+    migrate.check_lanes(target, LANES)
+    with pytest.raises(Problem, match=f"HYDRASMS_LANES is {LANES + 1}"):
+        migrate.check_lanes(target, LANES + 1)
+    migrate.downgrade(target, "base")
+    assert connected(target, schema_of) == {}
+    migrate.upgrade(target, lanes=LANES)
+    assert connected(target, schema_of) == before
 
 
-def test_a_database_that_lacks_migrations_is_refused_offline(tmp_path):
-    sqlite3.connect(tmp_path / "db").close()
-    with pytest.raises(Problem, match="db upgrade"):
-        migrate.check_usable(tmp_path / "db")
+def test_what_older_code_queued_is_in_the_one_lane_that_there_was(target):
+    migrate.upgrade(target)
+    put_in_rows(target)
+    migrate.downgrade(target, "0001")
+    connected(
+        target,
+        lambda connection: connection.execute(
+            sa.text(
+                "INSERT INTO outbox (account_id, message_id, step, due_at_ms) VALUES ('a', 'm', 'submit', 1)"
+            )
+        ),
+    )
+    migrate.upgrade(target)
+    rows = connected(target, rows_of)
+    assert {row["lane"] for row in rows["outbox"] + rows["carrier_references"]} == {0}
+    assert "m" in {row["message_id"] for row in rows["outbox"]}
+
+
+def test_upgrading_twice_changes_nothing(target):
+    migrate.upgrade(target)
+    put_in_rows(target)
+    before = connected(target, schema_of), connected(target, rows_of)
+    assert before[0]
+    assert migrate.upgrade(target) == HEAD
+    assert (connected(target, schema_of), connected(target, rows_of)) == before
+
+
+def test_several_that_upgrade_at_once_are_as_one(target):
+    number = 4
+    together = threading.Barrier(number)
+
+    def upgrade(_):
+        together.wait(20)
+        return migrate.upgrade(target)
+
+    with ThreadPoolExecutor(number) as threads:
+        assert list(threads.map(upgrade, range(number))) == [HEAD] * number
+    assert verified(target).ok
+
+
+def test_several_processes_that_upgrade_at_once_are_as_one(target, tmp_path, monkeypatch):
+    url = f"sqlite:///{target}" if isinstance(target, Path) else target
+    monkeypatch.setenv("HYDRASMS_DATABASE_URL", url)
+    hydrasms = Path(sys.executable).with_name("hydrasms")
+    command = [hydrasms, "db", "upgrade", "--phase", "pre", "--data-dir", tmp_path / "var"]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [each.communicate(timeout=60)[0] for each in running]
+    assert [each.returncode for each in running] == [0] * 3
+    assert said == [f"The database is at revision {HEAD}.\n"] * 3
+    assert verified(target).ok
+
+
+def test_a_newer_database_is_refused(target):
+    migrate.upgrade(target)
+
+    def make_newer(connection):
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(sa.text("INSERT INTO schema_floor VALUES (1, '9999')"))
+
+    connected(target, make_newer)
+    for refused in (
+        lambda: migrate.upgrade(target),
+        lambda: migrate.downgrade(target, "base"),
+        lambda: migrate.check_usable(target),
+    ):
+        with pytest.raises(Problem, match="newer hydrasms"):
+            refused()
+
+
+def test_a_database_that_lacks_migrations_is_refused_until_it_has_them(target):
+    connected(target, lambda connection: None)
+    assert migrate.is_empty(target)
+    with pytest.raises(NotYet, match="db upgrade"):
+        migrate.check_usable(target)
+    migrate.upgrade(target)
+    assert not migrate.is_empty(target)
+    migrate.check_usable(target)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(Problem, match="no database"):
         migrate.check_usable(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("change", [{"database": "there_is_none"}, {"port": 1}])
+def test_a_server_or_database_that_cannot_be_reached_is_waited_for_and_its_password_not_shown(target, change):
+    url = sa.make_url(target).set(password="geheim", **change).render_as_string(hide_password=False)
+    for step in (migrate.upgrade, migrate.check_usable, migrate.is_empty):
+        with pytest.raises(NotYet) as caught:
+            step(url)
+        assert "geheim" not in str(caught.value)
 
 
 def test_the_files_numbers_are_the_chain_of_revisions():
@@ -103,3 +244,7 @@ def test_the_files_numbers_are_the_chain_of_revisions():
     config.set_main_option("path_separator", "os")
     chain = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
     assert chain[::-1] == list(migrate.revisions())
+
+
+def test_both_kinds_are_looked_at():
+    assert KINDS == ("sqlite", "postgresql")

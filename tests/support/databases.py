@@ -8,7 +8,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import pytest
@@ -16,8 +16,11 @@ import sqlalchemy as sa
 
 from hydrasms_app import migrate
 from hydrasms_core.db.postgres import PostgresDatabase
-from hydrasms_core.db.sqlite import SqliteDatabase
+from hydrasms_core.db.postgres_pool import async_engine
+from hydrasms_core.db.sqlite import SqliteDatabase, sync_engine
 from hydrasms_core.db.transaction import Database
+
+T = TypeVar("T")
 
 POSTGRES = os.environ.get("HYDRASMS_TEST_POSTGRES", "")
 """URL of a server where tests may create databases; `make check` starts one, `make test` does without."""
@@ -90,6 +93,35 @@ async def copy_of(kind: str, template: Path | str, folder: Path) -> AsyncIterato
     else:
         async with postgres_copy(str(template)) as url:
             yield url
+
+
+@contextlib.contextmanager
+def empty_of(kind: str, folder: Path) -> Iterator[Path | str]:
+    """Say where an empty database of a kind is, or comes to be, until the block ends."""
+    if kind == "sqlite":
+        yield folder / "empty.db"
+        return
+    with postgres_template(lambda url: None) as name:
+        yield postgres_url(name)
+
+
+def connected(target: Path | str, work: Callable[[sa.Connection], T]) -> T:
+    """Do something in a transaction of its own, as whoever owns the database may; not from within a loop."""
+    if isinstance(target, Path):
+        engine = sync_engine(target)
+        with engine.begin() as connection:
+            done = work(connection)
+        engine.dispose()
+        return done
+
+    async def connect() -> T:
+        engine = async_engine(str(target)).execution_options(isolation_level="READ COMMITTED")
+        async with engine.begin() as connection:
+            done = await connection.run_sync(work)
+        await engine.dispose()
+        return done
+
+    return asyncio.run(connect())
 
 
 def postgres_url(name: str) -> str:

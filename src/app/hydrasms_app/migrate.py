@@ -63,7 +63,7 @@ def upgrade(target: Target, *, phase: Phase | None = None, lanes: int = 1, scrip
             pending = _before_first_post(pending, scripts)
         if pending:
             _run_alembic(connection, pending[-1], scripts, lanes=lanes)
-            _raise_floor(connection, pending, scripts)
+            _set_floor(connection, scripts)
         return max([found, *pending])
 
     return _in_transaction(target, work)
@@ -75,6 +75,7 @@ def downgrade(target: Target, revision: str, *, scripts: Path = _SCRIPTS) -> str
     def work(connection: sa.Connection) -> str:
         _found(connection, target, scripts)
         _run_alembic(connection, revision, scripts, down=True)
+        _set_floor(connection, scripts)
         return _current(connection)
 
     return _in_transaction(target, work)
@@ -183,17 +184,22 @@ def _run_alembic(
         command.upgrade(config, target)
 
 
-def _raise_floor(connection: sa.Connection, applied: list[str], scripts: Path) -> None:
-    phases = revisions(scripts)
-    posts = [number for number in applied if phases[number] is Phase.POST]
-    if posts:
+def _set_floor(connection: sa.Connection, scripts: Path) -> None:
+    """Record the last post revision that is applied: older code than that is let in no more."""
+    current = _current(connection)
+    applied = [
+        number for number, phase in revisions(scripts).items() if phase is Phase.POST and number <= current
+    ]
+    if applied:
         connection.execute(
             sa.text(
                 "INSERT INTO schema_floor (id, revision) VALUES (1, :revision)"
                 " ON CONFLICT (id) DO UPDATE SET revision = excluded.revision"
             ),
-            {"revision": posts[-1]},
+            {"revision": applied[-1]},
         )
+    elif sa.inspect(connection).has_table("schema_floor"):
+        connection.execute(sa.text("DELETE FROM schema_floor"))
 
 
 def _found(connection: sa.Connection, target: Target, scripts: Path) -> str:
