@@ -9,7 +9,15 @@ import sqlalchemy as sa
 from hydrasms_base.ids import is_id, new_id
 from hydrasms_base.keys import digest_key, display_prefix, generate_key, is_plausible
 from hydrasms_core.accounts import store
-from hydrasms_core.accounts.model import AccountChange, ApiKey, ImportedKey, NewAccount, NewKey, Plan
+from hydrasms_core.accounts.model import (
+    AccountAccess,
+    AccountChange,
+    ApiKey,
+    ImportedKey,
+    NewAccount,
+    NewKey,
+    Plan,
+)
 from hydrasms_core.accounts.service import Accounts
 from hydrasms_core.accounts.tables import accounts as accounts_table
 from hydrasms_core.accounts.tables import api_keys
@@ -315,3 +323,34 @@ async def test_control_a_key_that_is_stored_in_the_clear_is_found(accounts, acco
     planted = generate_key()
     await accounts.create_key(NewKey(account.id, planted))
     assert files_that_hold(database_target.parent, planted.encode())
+
+
+async def test_what_decides_about_many_keys_is_what_decides_about_each(accounts, database):
+    made = [await accounts.create(NewAccount(f"{n}", with_key=True), actor="service") for n in range(5)]
+    await accounts.update(made[1].account.id, AccountChange(suspended=True))
+    await accounts.update(made[2].account.id, AccountChange(sending_enabled=False))
+    await accounts.set_key_enabled(made[3].key.id, enabled=False)
+    digests = [digest_key(each.secret.reveal()) for each in made]
+    unknown = [f"{number:064x}" for number in range(1_000)]
+
+    async def look(tx):
+        together = await store.senders(tx, [*digests, *unknown])
+        apart = {}
+        for digest in digests:
+            key = await store.key_access(tx, digest)
+            assert key is not None
+            apart[digest] = (key, await store.account_access(tx, key.account_id))
+        return together, apart
+
+    together, apart = await database.read(look)
+    assert together == apart
+    assert [(key.enabled, account) for key, account in (together[digest] for digest in digests)] == [
+        (True, AccountAccess(True, False)),
+        (True, AccountAccess(True, True)),
+        (True, AccountAccess(False, False)),
+        (False, AccountAccess(True, False)),
+        (True, AccountAccess(True, False)),
+    ]
+    # Truths, and not what a database may hold in their place.
+    assert {type(key.enabled) for key, _ in together.values()} == {bool}
+    assert await database.read(lambda tx: store.senders(tx, unknown)) == {}

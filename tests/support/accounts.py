@@ -1,7 +1,7 @@
 """What tests of accounts share."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 from hydrasms_core.accounts.model import AccountAccess, KeyAccess
@@ -55,6 +55,13 @@ class FakeAccessStore:
     async def account_access(self, tx: Transaction, account_id: str) -> AccountAccess | None:
         self.asked.append(account_id)
         return self.accounts.get(account_id)
+
+    async def senders(
+        self, tx: Transaction, digests: Sequence[str]
+    ) -> dict[str, tuple[KeyAccess, AccountAccess | None]]:
+        self.asked.extend(digests)
+        found = {digest: self.keys[digest] for digest in digests if digest in self.keys}
+        return {digest: (key, self.accounts.get(key.account_id)) for digest, key in found.items()}
 
 
 class NoDatabase:

@@ -1,5 +1,7 @@
 """What the directory tells of many keys at once, from memory alone: never anything else than it tells of one."""
 
+import asyncio
+
 import pytest
 
 from hydrasms_core.accounts.directory import AccessDirectory
@@ -13,7 +15,7 @@ from hydrasms_core.errors import (
     StoreUnavailable,
     UnknownApiKey,
 )
-from tests.support.accounts import FakeAccessStore, NoDatabase, WatchedDatabase
+from tests.support.accounts import FakeAccessStore, NoDatabase, WatchedDatabase, within_bounds
 
 ACCOUNT = "018f0000-0000-7000-8000-000000000001"
 MISSING = "018f0000-0000-7000-8000-000000000002"
@@ -39,12 +41,21 @@ def directory(database, store, clock):
     return AccessDirectory(database, store, clock)
 
 
-async def outcome(asked):
-    """Return what a question is answered with, or the refusal."""
+async def alone(directory, digest):
+    """Return what the two questions about one key are answered with, one after the other, or the refusal."""
     try:
-        return await asked
+        account_id = await directory.account_of(digest)
+        await directory.require_sending(account_id)
     except DomainError as error:
         return type(error), error.message
+    return account_id
+
+
+async def together(directory, *digests):
+    """Return the same from the question about many."""
+    found = await directory.senders_of(digests)
+    assert found.keys() == set(digests)
+    return [(type(each), each.message) if isinstance(each, DomainError) else each for each in found.values()]
 
 
 def known(directory, digest):
@@ -60,24 +71,45 @@ async def test_memory_tells_nothing_before_it_has_seen_key_and_account(directory
     assert directory.known_sender(DIGEST) is None
     await directory.account_of(DIGEST)
     assert directory.known_sender(DIGEST) is None
-    assert await directory.sender_of(DIGEST) == ACCOUNT
+    await directory.require_sending(ACCOUNT)
     assert directory.known_sender(DIGEST) == ACCOUNT
 
 
+async def test_many_keys_are_one_read_and_known_from_then_on(directory, database, store):
+    digests = [DIGEST]
+    for number in range(100):
+        account_id = f"018f0000-0000-7000-8000-{number:012x}"
+        store.accounts[account_id] = OPEN
+        store.keys[f"{number:064x}"] = KeyAccess(account_id, True, None)
+        digests.append(f"{number:064x}")
+    found = await directory.senders_of(digests)
+    assert database.reads == 1
+    assert found[DIGEST] == ACCOUNT
+    assert [found[digest] for digest in digests] == [directory.known_sender(digest) for digest in digests]
+    assert [await directory.account_of(digest) for digest in digests] == list(found.values())
+    assert database.reads == 1
+
+
 async def test_what_is_known_is_told_without_a_read(directory, database):
-    await directory.sender_of(DIGEST)
+    await directory.senders_of([DIGEST])
     reads = database.reads
     for _ in range(10):
         assert directory.known_sender(DIGEST) == ACCOUNT
         await directory.refresh()
-        assert await directory.sender_of(DIGEST) == ACCOUNT
+    assert database.reads == reads
+
+
+async def test_what_is_no_digest_is_unknown_and_not_read(directory, database):
+    assert await together(directory, "nonsense", "A" * 64) == [await alone(directory, "nonsense")] * 2
+    reads = database.reads
+    await directory.senders_of(["nonsense"])
     assert database.reads == reads
 
 
 async def test_memory_tells_nothing_once_its_version_is_old_and_again_when_that_was_read(
     directory, database, clock
 ):
-    await directory.sender_of(DIGEST)
+    await directory.senders_of([DIGEST])
     clock.advance(0.51)
     assert directory.known_sender(DIGEST) is None
     reads = database.reads
@@ -87,19 +119,27 @@ async def test_memory_tells_nothing_once_its_version_is_old_and_again_when_that_
 
 
 async def test_a_change_elsewhere_is_forgotten_by_the_next_refresh(directory, store, clock):
-    await directory.sender_of(DIGEST)
+    await directory.senders_of([DIGEST])
     store.change_key(DIGEST, KeyAccess(ACCOUNT, False, None))
     clock.advance(0.51)
     await directory.refresh()
     assert directory.known_sender(DIGEST) is None
-    with pytest.raises(ApiKeyDisabled):
-        await directory.sender_of(DIGEST)
+    (refusal,) = (await directory.senders_of([DIGEST])).values()
+    assert isinstance(refusal, ApiKeyDisabled)
 
 
-async def test_an_own_change_is_never_missed(directory):
-    await directory.sender_of(DIGEST)
+async def test_an_own_change_is_never_missed(directory, database, store):
+    await directory.senders_of([DIGEST])
+    held = database.hold_next()
+    reading = asyncio.create_task(directory.senders_of([DIGEST]))
+    await held.arrived()
+    store.change_key(DIGEST, KeyAccess(ACCOUNT, False, None))
     directory.recheck()
+    held.release()
+    # It was asked before the change, and may be told what held then; nobody else is.
+    await within_bounds(reading)
     assert directory.known_sender(DIGEST) is None
+    assert (await alone(directory, DIGEST))[0] is ApiKeyDisabled
 
 
 async def test_a_store_that_is_away_is_told(directory, database):
@@ -107,7 +147,7 @@ async def test_a_store_that_is_away_is_told(directory, database):
     with pytest.raises(StoreUnavailable):
         await directory.refresh()
     with pytest.raises(StoreUnavailable):
-        await directory.sender_of(DIGEST)
+        await directory.senders_of([DIGEST])
 
 
 @pytest.mark.parametrize(
@@ -131,19 +171,16 @@ async def test_refusals_are_those_of_the_two_questions_one_after_the_other(
     if key is not None:
         store.keys[DIGEST] = key
 
-    async def one_after_the_other():
-        await directory.require_sending(await directory.account_of(DIGEST))
-
-    alone = await outcome(one_after_the_other())
-    assert alone[0] is refusal
-    assert await outcome(directory.sender_of(DIGEST)) == alone
+    expected = await alone(directory, DIGEST)
+    assert expected[0] is refusal
+    assert await together(directory, DIGEST) == [expected]
     # From memory it is the same or nothing at all: what does not exist is never remembered.
-    assert known(directory, DIGEST) == (None if refusal in (UnknownApiKey, NotFound) else alone)
+    assert known(directory, DIGEST) == (None if refusal in (UnknownApiKey, NotFound) else expected)
 
 
 async def test_a_key_past_its_end_is_refused_from_memory_too(directory, store, clock):
     store.keys[DIGEST] = KeyAccess(ACCOUNT, True, clock.now_ms() + 100)
-    assert await directory.sender_of(DIGEST) == ACCOUNT
+    assert await together(directory, DIGEST) == [ACCOUNT]
     clock.advance(0.1)
     with pytest.raises(ApiKeyDisabled):
         directory.known_sender(DIGEST)

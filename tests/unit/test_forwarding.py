@@ -43,6 +43,7 @@ class FakeSendingKeys:
         self.failure = None
         self.looked_up = []
         self.hold = None
+        self.look_up_failure = None
 
     async def refresh(self):
         if self.failure is not None:
@@ -51,13 +52,16 @@ class FakeSendingKeys:
     def known_sender(self, digest):
         return None if digest in self.unknown or digest not in self.senders else self._judged(digest)
 
-    async def sender_of(self, digest):
-        self.looked_up.append(digest)
+    async def senders_of(self, digests):
+        self.looked_up.append(sorted(digests))
         if self.hold is not None:
             await within_bounds(self.hold.wait())
-        if digest not in self.senders:
-            raise UnknownApiKey("This API key is unknown.")
-        return self._judged(digest)
+        if self.look_up_failure is not None:
+            raise self.look_up_failure
+        return {digest: self.sender_of(digest) for digest in digests}
+
+    def sender_of(self, digest):
+        return self.senders.get(digest, UnknownApiKey("This API key is unknown."))
 
     def _judged(self, digest):
         sender = self.senders[digest]
@@ -156,8 +160,10 @@ async def test_every_refusal_is_its_items_own_and_changes_nothing_for_the_others
 
 async def alone(world, keys, one):
     """Return what a single call's caller is refused with: the key is judged first, then `send` does the rest."""
+    account_id = keys.sender_of(one.key_digest)
+    if isinstance(account_id, DomainError):
+        return account_id
     try:
-        account_id = await keys.sender_of(one.key_digest)
         return await world.messaging.send(account_id, one.draft, actor="account")
     except DomainError as error:
         return error
@@ -250,7 +256,7 @@ async def test_who_is_not_known_is_looked_up_while_the_others_are_served(forward
     keys.hold = asyncio.Event()
     sending = asyncio.create_task(forwarding.send_each([item(), item(of="bob"), item()]))
     await eventually(lambda: len(world.store.messages) == 2)
-    assert keys.looked_up == ["bob"]
+    assert keys.looked_up == [["bob"]]
     keys.hold.set()
     outcomes = await within_bounds(sending)
     assert [each.message.account_id for each in outcomes] == [ALICE, BOB, ALICE]
@@ -268,6 +274,19 @@ async def test_a_store_that_goes_away_at_the_commit_is_every_items_own_refusal(f
     outcomes = await forwarding.send_each([item(), item(Draft("", "x")), item(of="bob")])
     assert [type(each) for each in outcomes] == [StoreUnavailable, InvalidRecipient, StoreUnavailable]
     assert world.store.messages == {}
+
+
+async def test_all_who_are_not_known_are_looked_up_at_once(forwarding, keys):
+    keys.unknown = {"alice", "bob"}
+    outcomes = await forwarding.send_each([item(), item(of="bob"), item(), item(of="nobody"), item(of="bob")])
+    assert keys.looked_up == [["alice", "bob", "nobody"]]
+    assert [type(each) for each in outcomes] == [Accepted, Accepted, Accepted, UnknownApiKey, Accepted]
+
+
+async def test_a_look_up_that_fails_refuses_those_who_were_looked_up_alone(forwarding, keys):
+    keys.unknown, keys.look_up_failure = {"bob"}, StoreUnavailable()
+    outcomes = await forwarding.send_each([item(), item(of="bob"), item(of="nobody"), item()])
+    assert [type(each) for each in outcomes] == [Accepted, StoreUnavailable, StoreUnavailable, Accepted]
 
 
 @pytest.mark.parametrize("looked_up", [False, True])

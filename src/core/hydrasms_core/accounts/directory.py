@@ -13,7 +13,7 @@ Nothing is done while nobody asks, and what cannot be read is refused: the store
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -21,9 +21,18 @@ from hydrasms_base.clock import Clock
 from hydrasms_base.ids import is_id
 from hydrasms_core.accounts.model import AccountAccess, KeyAccess, is_digest
 from hydrasms_core.db.transaction import Database, Transaction
-from hydrasms_core.errors import AccountSuspended, ApiKeyDisabled, NotFound, SendingNotEnabled, UnknownApiKey
+from hydrasms_core.errors import (
+    AccountSuspended,
+    ApiKeyDisabled,
+    DomainError,
+    NotFound,
+    SendingNotEnabled,
+    UnknownApiKey,
+)
 
 Row = TypeVar("Row")
+Sender = tuple[KeyAccess, AccountAccess | None]
+"""A key and the account that it speaks for; None where that is gone."""
 
 MAX_AGE_S = 0.5
 """For how long a version that was read stands for the present one."""
@@ -45,6 +54,10 @@ class AccessStore(Protocol):
 
     async def account_access(self, tx: Transaction, account_id: str) -> AccountAccess | None:
         """Return what decides about an account, or None where there is none."""
+        ...
+
+    async def senders(self, tx: Transaction, digests: Sequence[str]) -> dict[str, Sender]:
+        """Return what decides about many keys and their accounts, by the keys' digests; unknown ones are left out."""
         ...
 
 
@@ -100,18 +113,12 @@ class AccessDirectory:
         """
         _check_sending(await self._account(account_id))
 
-    async def sender_of(self, digest: str) -> str:
-        """Return the account that a key speaks for, where it may send; raises as the two calls above, in turn."""
-        account_id = self.known_sender(digest)
-        if account_id is None:
-            account_id = await self.account_of(digest)
-            await self.require_sending(account_id)
-        return account_id
-
     def known_sender(self, digest: str) -> str | None:
-        """Do as `sender_of` from memory alone; None where only the database can tell.
+        """Return, from memory alone, the account that a key speaks for where that may send; None where only the
+        database can tell.
 
-        For callers with many keys in hand, who call `refresh` first: a task for each costs more than the rest.
+        Raises as `account_of` and then `require_sending`. For callers with many keys in hand, who call `refresh`
+        first and ask `senders_of` about those that are left.
         """
         if self._checked_at < self._clock.monotonic() - MAX_AGE_S:
             return None
@@ -125,6 +132,16 @@ class AccessDirectory:
         _check_sending(account)
         return account_id
 
+    async def senders_of(self, digests: Iterable[str]) -> dict[str, str | DomainError]:
+        """Return for each of many keys its account, or the refusal that it would be raised; raises StoreUnavailable.
+
+        All are read at once, remembered or not, and are remembered then.
+        """
+        asked = list(digests)
+        wanted = [digest for digest in asked if is_digest(digest)]
+        rows = await self._read_senders(wanted) if wanted else {}
+        return {digest: self._judged(rows.get(digest)) for digest in asked}
+
     async def refresh(self) -> None:
         """Read the version where what was read of it is too old to be trusted; raises StoreUnavailable."""
         oldest = self._clock.monotonic() - MAX_AGE_S
@@ -135,6 +152,33 @@ class AccessDirectory:
         """Trust nothing until the version has been read again; to be called after every commit of a change."""
         self._epoch += 1
         self._checked_at = -math.inf
+
+    async def _read_senders(self, digests: Sequence[str]) -> dict[str, Sender]:
+        async def work(tx: Transaction) -> tuple[int, dict[str, Sender]]:
+            # The version first, as below.
+            return await self._store.access_version(tx), await self._store.senders(tx, digests)
+
+        began, epoch = self._clock.monotonic(), self._epoch
+        version, rows = await self._database.read(work)
+        if self._adopt(version, began, epoch):
+            for digest, (key, account) in rows.items():
+                self._keep(self._keys, digest, key)
+                if account is not None:
+                    self._keep(self._accounts, key.account_id, account)
+        return rows
+
+    def _judged(self, sender: Sender | None) -> str | DomainError:
+        try:
+            if sender is None:
+                raise _unknown()
+            key, account = sender
+            account_id = self._account_of(key)
+            if account is None:
+                raise NotFound("account")
+            _check_sending(account)
+        except DomainError as error:
+            return error
+        return account_id
 
     def _account_of(self, key: KeyAccess) -> str:
         if not key.enabled:
@@ -157,10 +201,7 @@ class AccessDirectory:
         if is_digest(digest):
             key = await self._row(self._keys, self._store.key_access, digest, oldest)
         if key is None:
-            raise UnknownApiKey(
-                "This API key is unknown. Send the key alone as the Authorization header, "
-                "with no scheme in front of it."
-            )
+            raise _unknown()
         return key
 
     async def _find_account(self, account_id: str, oldest: float) -> AccountAccess:
@@ -239,6 +280,12 @@ class AccessDirectory:
         if len(rows) >= self._max_entries and name not in rows:
             rows.popitem(last=False)
         rows[name] = row
+
+
+def _unknown() -> UnknownApiKey:
+    return UnknownApiKey(
+        "This API key is unknown. Send the key alone as the Authorization header, with no scheme in front of it."
+    )
 
 
 def _check_sending(account: AccountAccess) -> None:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from hydrasms_core.accounts.model import Account, AccountAccess, AccountChange, ApiKey, KeyAccess, Plan
 from hydrasms_core.accounts.tables import access_changes, accounts, api_keys
+from hydrasms_core.db.dialect import SetStatement
 from hydrasms_core.db.transaction import Transaction
 from hydrasms_core.paging import PageRequest
 
@@ -34,6 +35,12 @@ _API_KEY = (
 _COUNT_A_CHANGE = sa.text(
     "INSERT INTO access_changes (id, version) VALUES (1, 1)"
     " ON CONFLICT (id) DO UPDATE SET version = access_changes.version + 1"
+)
+
+_FIND_SENDERS = SetStatement(
+    "SELECT k.digest, k.account_id, k.enabled, k.expires_at_ms, a.sending_enabled, a.suspended"
+    " FROM {rows} JOIN api_keys AS k ON k.digest = r.digest LEFT JOIN accounts AS a ON a.id = k.account_id",
+    ("digest",),
 )
 
 
@@ -177,6 +184,20 @@ async def account_access(tx: Transaction, account_id: str) -> AccountAccess | No
     )
     row = found.one_or_none()
     return None if row is None else AccountAccess(row.sending_enabled, row.suspended)
+
+
+async def senders(
+    tx: Transaction, digests: Sequence[str]
+) -> dict[str, tuple[KeyAccess, AccountAccess | None]]:
+    """Return what decides about many keys and their accounts, by the keys' digests; unknown ones are left out."""
+    rows = await tx.execute_set(_FIND_SENDERS, [(digest,) for digest in digests])
+    return {
+        digest: (
+            KeyAccess(account_id, bool(enabled), expires_at_ms),
+            None if suspended is None else AccountAccess(bool(sending_enabled), bool(suspended)),
+        )
+        for digest, account_id, enabled, expires_at_ms, sending_enabled, suspended in rows
+    }
 
 
 async def _count_if_any(tx: Transaction, changed_rows: int) -> None:

@@ -1,7 +1,7 @@
 """Sends that an edge gathered from many callers: each is answered as if it had come alone."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from hydrasms_base.clock import Clock
@@ -70,17 +70,23 @@ class Forwarding:
     async def _look_up_and_accept(
         self, items: Sequence[Forwarded], places: Sequence[int], outcomes: list[Outcome], came_at: float
     ) -> None:
-        async def look_up(place: int) -> _Pending | None:
+        found: Mapping[str, str | Exception]
+        digests = {items[place].key_digest for place in places}
+        try:
+            found = await self._keys.senders_of(digests)
+        except Exception as error:  # noqa: BLE001 - as above
+            found = dict.fromkeys(digests, error)
+        pending: list[_Pending] = []
+        for place in places:
             item = items[place]
+            sender = found[item.key_digest]
             try:
-                account_id = await self._keys.sender_of(item.key_digest)
-                return _Pending(place, self._checked(account_id, item, came_at))
+                if isinstance(sender, Exception):
+                    raise sender
+                pending.append(_Pending(place, self._checked(sender, item, came_at)))
             except Exception as error:  # noqa: BLE001 - as above
                 outcomes[place] = _shown(error, item)
-                return None
-
-        found = await asyncio.gather(*(look_up(place) for place in places))
-        await self._accept(items, [each for each in found if each is not None], outcomes)
+        await self._accept(items, pending, outcomes)
 
     async def _accept(
         self, items: Sequence[Forwarded], pending: Sequence[_Pending], outcomes: list[Outcome]

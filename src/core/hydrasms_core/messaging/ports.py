@@ -1,10 +1,10 @@
 """What messaging needs of others."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from hydrasms_core.db.transaction import Transaction
-from hydrasms_core.errors import InsufficientCredits
+from hydrasms_core.errors import DomainError, InsufficientCredits
 
 
 class Charge(NamedTuple):
@@ -74,12 +74,15 @@ class SendingKeys(Protocol):
         ...
 
     def known_sender(self, digest: str) -> str | None:
-        """Return what `sender_of` would, and raise what it would, at once; None where it would have to look."""
+        """Return at once the account that a key speaks for, where that may send; None where one has to look.
+
+        Raises, in this order: ApiKeyDisabled; AccountSuspended, SendingNotEnabled.
+        """
         ...
 
-    async def sender_of(self, digest: str) -> str:
-        """Return the account that a key speaks for, where the account may send.
+    async def senders_of(self, digests: Iterable[str]) -> dict[str, str | DomainError]:
+        """Look, and return for each of many keys its account, or why it may not send; raises StoreUnavailable.
 
-        Raises, in this order: UnknownApiKey, ApiKeyDisabled; NotFound, AccountSuspended, SendingNotEnabled.
+        That is, in this order: UnknownApiKey, ApiKeyDisabled; NotFound, AccountSuspended, SendingNotEnabled.
         """
         ...
