@@ -52,7 +52,8 @@ def template_in_lanes():
 
 async def _fill(url):
     async with databases.opened(url, partitioned=True) as database:
-        await fill(database, accounts=8, messages_each=10)
+        # So many that every partition has some.
+        await fill(database, accounts=40, messages_each=2)
 
 
 @pytest.fixture

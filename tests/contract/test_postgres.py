@@ -198,6 +198,23 @@ async def test_connections_that_broke_while_nobody_used_them_are_passed_over(dat
         assert not await together(transaction) & before
 
 
+async def test_a_connection_that_nobody_has_noticed_to_be_broken_is_passed_over(database, monkeypatch):
+    await database.write(own_process)
+    (broken,) = database._writers._idle
+    execute = asyncpg.Connection.execute
+
+    async def execute_unless_broken(self, *arguments, **options):
+        # As it is between the server's word that the connection ends and the loop's reading it.
+        if self is broken.driver:
+            raise asyncpg.ConnectionDoesNotExistError("the connection was closed in the middle of operation")
+        return await execute(self, *arguments, **options)
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", execute_unless_broken)
+    await database.write(adding(1))
+    assert broken not in database._writers._idle
+    assert await stored(database) == [1]
+
+
 @pytest.mark.parametrize("by_core", [False, True])
 async def test_a_connection_that_breaks_in_mid_transaction_leaves_nothing(database, admin, by_core):
     async def work(tx):

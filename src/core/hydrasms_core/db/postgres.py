@@ -144,12 +144,11 @@ class PostgresDatabase:
         raise CommitUnknown
 
     async def _once(self, pool: Pool, begin: str, work: Work[T], limit_s: float | None) -> T:
-        async with pool.link() as link:
+        async with pool.link(begin) as link:
             transaction = PostgresTransaction(link.connection, link.driver, partitioned=self._partitioned)
             try:
                 with translated():
                     async with asyncio.timeout(limit_s):
-                        await link.driver.execute(begin)
                         result = await work(transaction)
                         await transaction.flush()
             except BaseException:

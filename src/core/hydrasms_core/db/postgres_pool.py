@@ -79,13 +79,13 @@ class Pool:
         self._idle: list[Link] = []
 
     @contextlib.asynccontextmanager
-    async def link(self) -> AsyncIterator["Link"]:
-        """Lend a connection that was alive a moment ago: those that a restart of the server broke are passed over."""
+    async def link(self, begin: str) -> AsyncIterator["Link"]:
+        """Lend a connection on which a transaction has begun: those that a restart broke are passed over."""
         with translated():
             async with asyncio.timeout(_CONNECT_S):
                 await self._free.acquire()
         try:
-            link = await self._living_link()
+            link = await self._begun_link(begin)
             try:
                 yield link
             finally:
@@ -96,16 +96,32 @@ class Pool:
         finally:
             self._free.release()
 
-    async def _living_link(self) -> "Link":
+    async def _begun_link(self, begin: str) -> "Link":
         while self._idle:
             link = self._idle.pop()
             if not link.driver.is_closed():
-                return link
+                try:
+                    await link.driver.execute(begin, timeout=_CONNECT_S)
+                except _OF_THE_DRIVER:
+                    # Nobody had told us yet that it is broken, and nothing was done on it.
+                    link.break_off()
+                except BaseException:
+                    link.break_off()
+                    raise
+                else:
+                    return link
             await link.let_go()
         with translated():
             connection = await self._engine.connect()
             raw = await connection.get_raw_connection()
-        return Link(connection, cast("asyncpg.Connection[Any]", raw.driver_connection))
+            link = Link(connection, cast("asyncpg.Connection[Any]", raw.driver_connection))
+            try:
+                await link.driver.execute(begin, timeout=_CONNECT_S)
+            except BaseException:
+                link.break_off()
+                await link.let_go()
+                raise
+        return link
 
     async def close(self) -> None:
         """Close the connections that nobody uses."""
