@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     """Names of the certificates whose holders need no service token, with commas between them."""
     token_path: Path | None = Field(default=None, validation_alias="HYDRASMS_TOKEN_FILE")
     """File of the service token; service.token in the data directory unless set."""
+    sealing_key_path: Path | None = Field(default=None, validation_alias="HYDRASMS_SEALING_KEY_FILE")
+    """File of the key that secrets in the database are sealed with; sealing.key in the data directory unless set."""
     workers: int = Field(default=1, ge=1, le=64)
     """How many processes serve everything on the same ports."""
     sent_from: str = Field(default="+2899682626", min_length=1, max_length=20)
@@ -98,6 +100,11 @@ class Settings(BaseSettings):
     def token_file(self) -> Path:
         """File that holds the service token."""
         return self.token_path or self.data_dir / "service.token"
+
+    @property
+    def sealing_key_file(self) -> Path:
+        """File that holds the key for sealing secrets."""
+        return self.sealing_key_path or self.data_dir / "sealing.key"
 
     @property
     def database(self) -> Path | str:

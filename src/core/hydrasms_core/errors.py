@@ -162,6 +162,45 @@ class NotCancellable(DomainError):
     reason = "NOT_CANCELLABLE"
 
 
+class RecipientOptedOut(DomainError):
+    """The recipient has asked to receive no more messages of the account."""
+
+    kind = Kind.PERMISSION_DENIED
+    reason = "RECIPIENT_OPTED_OUT"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The recipient has asked to receive no more messages from you. Texting START ends that.",
+            field="recipient",
+        )
+
+
+class ShortcodeReserved(InvalidArgument):
+    """The word means something to every phone."""
+
+    reason = "SHORTCODE_RESERVED"
+
+
+class ShortcodeLimitReached(DomainError):
+    """The account's plan holds no more shortcodes."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "SHORTCODE_LIMIT_REACHED"
+
+
+class InvalidWebhookUrl(InvalidArgument):
+    """The URL is none that may be posted to."""
+
+    reason = "INVALID_WEBHOOK_URL"
+
+
+class AlreadyDelivered(DomainError):
+    """The delivery was answered 2xx."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "ALREADY_DELIVERED"
+
+
 class IdempotencyMismatch(DomainError):
     """The idempotency key was used before, with another request."""
 

@@ -46,6 +46,10 @@ HTTP_STATUS: dict[str, int] = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
     "UNIMPLEMENTED": 501,
+    "SHORTCODE_RESERVED": 400,
+    "SHORTCODE_LIMIT_REACHED": 400,
+    "INVALID_WEBHOOK_URL": 400,
+    "ALREADY_DELIVERED": 400,
 }
 """The HTTP status of every reason of `hydrasms.errors.v1.ErrorReason`, without its prefix."""
 

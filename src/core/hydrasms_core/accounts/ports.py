@@ -16,3 +16,11 @@ class OpeningLedger(Protocol):
         Whatever it raises undoes the account as well. `actor` is who the ledger records as the cause.
         """
         ...
+
+
+class PlanFollowers(Protocol):
+    """Who must follow when an account's plan changes."""
+
+    async def plan_changed(self, tx: Transaction, account_id: str, *, at_ms: int) -> None:
+        """Do what the account's new plan, which is stored already, makes necessary; in the same transaction."""
+        ...

@@ -21,6 +21,7 @@ MAX_BOUND_VALUES = 8_192
 
 _INTEGERS = frozenset(
     {
+        "active",
         "amount",
         "applied",
         "attempts",
@@ -28,10 +29,16 @@ _INTEGERS = frozenset(
         "change",
         "credits",
         "duplicate_risk",
+        "http_status",
         "lane",
+        "last_status",
         "most",
+        "number",
         "ordinal",
+        "position",
+        "retries",
         "segments",
+        "webhook_status",
     }
 )
 """What holds numbers, besides all that ends in `_ms`; PostgreSQL wants to be told, and all else is text."""

@@ -1,6 +1,6 @@
 """What messaging needs of others."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from hydrasms_core.db.transaction import Transaction
@@ -40,6 +40,38 @@ class Credits(Protocol):
 
     async def refund(self, tx: Transaction, charges: Sequence[Charge], *, at_ms: int) -> None:
         """Give the credits of each message back. At most once a message: a second time is an IntegrityViolation."""
+        ...
+
+
+class Consent(Protocol):
+    """Which phones want no messages of which accounts, inside the caller's transaction."""
+
+    async def refusing(self, tx: Transaction, pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Return those of the (account id, E.164 number) pairs where the phone wants none of the account."""
+        ...
+
+    async def sent(self, tx: Transaction, sent: Sequence[tuple[str, str]], *, at_ms: int) -> None:
+        """Remember of (account id, E.164 number) pairs, in order, that the account's message goes to the phone."""
+        ...
+
+
+class Happening(NamedTuple):
+    """Something that happened to an account, to be told to whoever follows its events."""
+
+    account_id: str
+    type: str
+    """A name of `hydrasms.messaging.v1.EventType` in lower case, without its prefix."""
+    subject_id: str
+    """What it is about, by type: an inbound message, a message, an endpoint, or a shortcode's word."""
+    detail: Mapping[str, str | bool] = {}
+    """More about it; no number and no body."""
+
+
+class Happenings(Protocol):
+    """Where what happened is told, inside the caller's transaction."""
+
+    async def record(self, tx: Transaction, happenings: Sequence[Happening], *, at_ms: int) -> None:
+        """Add to the events, and queue pushes for accounts that want to have theirs pushed."""
         ...
 
 

@@ -86,6 +86,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The answer did not come within the deadline: try again, with the same idempotency key."""
     ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 30
     """This server has no such method."""
+    ERROR_REASON_SHORTCODE_RESERVED: _ErrorReason.ValueType  # 31
+    """The word means something to every phone, such as STOP or HELP, and cannot be a shortcode."""
+    ERROR_REASON_SHORTCODE_LIMIT_REACHED: _ErrorReason.ValueType  # 32
+    """The account's plan holds no more shortcodes. Metadata: limit."""
+    ERROR_REASON_INVALID_WEBHOOK_URL: _ErrorReason.ValueType  # 33
+    """The webhook's URL is none that may be posted to."""
+    ERROR_REASON_ALREADY_DELIVERED: _ErrorReason.ValueType  # 34
+    """The delivery was answered 2xx, which is never repeated."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. Every error status of every service carries one google.rpc.ErrorInfo with
@@ -157,4 +165,12 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 29
 """The answer did not come within the deadline: try again, with the same idempotency key."""
 ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 30
 """This server has no such method."""
+ERROR_REASON_SHORTCODE_RESERVED: ErrorReason.ValueType  # 31
+"""The word means something to every phone, such as STOP or HELP, and cannot be a shortcode."""
+ERROR_REASON_SHORTCODE_LIMIT_REACHED: ErrorReason.ValueType  # 32
+"""The account's plan holds no more shortcodes. Metadata: limit."""
+ERROR_REASON_INVALID_WEBHOOK_URL: ErrorReason.ValueType  # 33
+"""The webhook's URL is none that may be posted to."""
+ERROR_REASON_ALREADY_DELIVERED: ErrorReason.ValueType  # 34
+"""The delivery was answered 2xx, which is never repeated."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

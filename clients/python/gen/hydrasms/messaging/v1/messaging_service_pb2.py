@@ -23,11 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from hydrasms.messaging.v1 import event_pb2 as hydrasms_dot_messaging_dot_v1_dot_event__pb2
 from hydrasms.messaging.v1 import message_pb2 as hydrasms_dot_messaging_dot_v1_dot_message__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-hydrasms/messaging/v1/messaging_service.proto\x12\x15hydrasms.messaging.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\x1a#hydrasms/messaging/v1/message.proto\"\xad\x01\n\x12SendMessageRequest\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x1c\n\trecipient\x18\x02 \x01(\tR\trecipient\x12\x18\n\x07\x63ontent\x18\x03 \x01(\tR\x07\x63ontent\x12,\n\x0fidempotency_key\x18\x04 \x01(\tH\x00R\x0eidempotencyKey\x88\x01\x01\x42\x12\n\x10_idempotency_key\"\x80\x01\n\x13SendMessageResponse\x12\x38\n\x07message\x18\x01 \x01(\x0b\x32\x1e.hydrasms.messaging.v1.MessageR\x07message\x12/\n\x13idempotent_replayed\x18\x02 \x01(\x08R\x12idempotentReplayed\"\x91\x01\n\x15\x42\x61tchSendMessagesItem\x12\x1c\n\trecipient\x18\x01 \x01(\tR\trecipient\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\x12,\n\x0fidempotency_key\x18\x03 \x01(\tH\x00R\x0eidempotencyKey\x88\x01\x01\x42\x12\n\x10_idempotency_key\"\x9e\x01\n\x17\x42\x61tchSendMessagesResult\x12H\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32*.hydrasms.messaging.v1.SendMessageResponseH\x00R\x08\x61\x63\x63\x65pted\x12.\n\x07refused\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00R\x07refusedB\t\n\x07outcome\"}\n\x18\x42\x61tchSendMessagesRequest\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x42\n\x05items\x18\x02 \x03(\x0b\x32,.hydrasms.messaging.v1.BatchSendMessagesItemR\x05items\"e\n\x19\x42\x61tchSendMessagesResponse\x12H\n\x07results\x18\x01 \x03(\x0b\x32..hydrasms.messaging.v1.BatchSendMessagesResultR\x07results\"Q\n\x16\x45stimateMessageRequest\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\"\x89\x02\n\x17\x45stimateMessageResponse\x12\x18\n\x07\x63redits\x18\x01 \x01(\x05R\x07\x63redits\x12;\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x1f.hydrasms.messaging.v1.EncodingR\x08\x65ncoding\x12\x1a\n\x08segments\x18\x03 \x01(\x05R\x08segments\x12\x14\n\x05units\x18\x04 \x01(\x05R\x05units\x12*\n\x11non_gsm_character\x18\x05 \x01(\tR\x0fnonGsmCharacter\x12\'\n\rnon_gsm_index\x18\x06 \x01(\x05H\x00R\x0bnonGsmIndex\x88\x01\x01\x42\x10\n\x0e_non_gsm_index\"Q\n\x11GetMessageRequest\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x1d\n\nmessage_id\x18\x02 \x01(\tR\tmessageId\"N\n\x12GetMessageResponse\x12\x38\n\x07message\x18\x01 \x01(\x0b\x32\x1e.hydrasms.messaging.v1.MessageR\x07message\"p\n\x13ListMessagesRequest\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"z\n\x14ListMessagesResponse\x12:\n\x08messages\x18\x01 \x03(\x0b\x32\x1e.hydrasms.messaging.v1.MessageR\x08messages\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"T\n\x14\x43\x61ncelMessageRequest\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x1d\n\nmessage_id\x18\x02 \x01(\tR\tmessageId\"Q\n\x15\x43\x61ncelMessageResponse\x12\x38\n\x07message\x18\x01 \x01(\x0b\x32\x1e.hydrasms.messaging.v1.MessageR\x07message\"w\n\x1aListInboundMessagesRequest\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"\x88\x01\n\x1bListInboundMessagesResponse\x12\x41\n\x08messages\x18\x01 \x03(\x0b\x32%.hydrasms.messaging.v1.InboundMessageR\x08messages\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xfe\x07\n\x10MessagingService\x12}\n\x0bSendMessage\x12).hydrasms.messaging.v1.SendMessageRequest\x1a*.hydrasms.messaging.v1.SendMessageResponse\"\x17\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/messages:\x01*\x12\x99\x01\n\x11\x42\x61tchSendMessages\x12/.hydrasms.messaging.v1.BatchSendMessagesRequest\x1a\x30.hydrasms.messaging.v1.BatchSendMessagesResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/messages:batchSend:\x01*\x12\x92\x01\n\x0f\x45stimateMessage\x12-.hydrasms.messaging.v1.EstimateMessageRequest\x1a..hydrasms.messaging.v1.EstimateMessageResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x15/v1/messages:estimate:\x01*\x12\x84\x01\n\nGetMessage\x12(.hydrasms.messaging.v1.GetMessageRequest\x1a).hydrasms.messaging.v1.GetMessageResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/messages/{message_id}\x12}\n\x0cListMessages\x12*.hydrasms.messaging.v1.ListMessagesRequest\x1a+.hydrasms.messaging.v1.ListMessagesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/messages\x12\x97\x01\n\rCancelMessage\x12+.hydrasms.messaging.v1.CancelMessageRequest\x1a,.hydrasms.messaging.v1.CancelMessageResponse\"+\x82\xd3\xe4\x93\x02%\" /v1/messages/{message_id}:cancel:\x01*\x12\x99\x01\n\x13ListInboundMessages\x12\x31.hydrasms.messaging.v1.ListInboundMessagesRequest\x1a\x32.hydrasms.messaging.v1.ListInboundMessagesResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/inboundMessagesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-hydrasms/messaging/v1/messaging_service.proto\x12\x15hydrasms.messaging.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a!hydrasms/messaging/v1/event.proto\x1a#hydrasms/messaging/v1/message.proto\"\xad\x01\n\x12SendMessageRequest\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x1c\n\trecipient\x18\x02 \x01(\tR\trecipient\x12\x18\n\x07\x63ontent\x18\x03 \x01(\tR\x07\x63ontent\x12,\n\x0fidempotency_key\x18\x04 \x01(\tH\x00R\x0eidempotencyKey\x88\x01\x01\x42\x12\n\x10_idempotency_key\"\x80\x01\n\x13SendMessageResponse\x12\x38\n\x07message\x18\x01 \x01(\x0b\x32\x1e.hydrasms.messaging.v1.MessageR\x07message\x12/\n\x13idempotent_replayed\x18\x02 \x01(\x08R\x12idempotentReplayed\"\x91\x01\n\x15\x42\x61tchSendMessagesItem\x12\x1c\n\trecipient\x18\x01 \x01(\tR\trecipient\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\x12,\n\x0fidempotency_key\x18\x03 \x01(\tH\x00R\x0eidempotencyKey\x88\x01\x01\x42\x12\n\x10_idempotency_key\"\x9e\x01\n\x17\x42\x61tchSendMessagesResult\x12H\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32*.hydrasms.messaging.v1.SendMessageResponseH\x00R\x08\x61\x63\x63\x65pted\x12.\n\x07refused\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00R\x07refusedB\t\n\x07outcome\"}\n\x18\x42\x61tchSendMessagesRequest\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x42\n\x05items\x18\x02 \x03(\x0b\x32,.hydrasms.messaging.v1.BatchSendMessagesItemR\x05items\"e\n\x19\x42\x61tchSendMessagesResponse\x12H\n\x07results\x18\x01 \x03(\x0b\x32..hydrasms.messaging.v1.BatchSendMessagesResultR\x07results\"Q\n\x16\x45stimateMessageRequest\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\"\x89\x02\n\x17\x45stimateMessageResponse\x12\x18\n\x07\x63redits\x18\x01 \x01(\x05R\x07\x63redits\x12;\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x1f.hydrasms.messaging.v1.EncodingR\x08\x65ncoding\x12\x1a\n\x08segments\x18\x03 \x01(\x05R\x08segments\x12\x14\n\x05units\x18\x04 \x01(\x05R\x05units\x12*\n\x11non_gsm_character\x18\x05 \x01(\tR\x0fnonGsmCharacter\x12\'\n\rnon_gsm_index\x18\x06 \x01(\x05H\x00R\x0bnonGsmIndex\x88\x01\x01\x42\x10\n\x0e_non_gsm_index\"Q\n\x11GetMessageRequest\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x1d\n\nmessage_id\x18\x02 \x01(\tR\tmessageId\"N\n\x12GetMessageResponse\x12\x38\n\x07message\x18\x01 \x01(\x0b\x32\x1e.hydrasms.messaging.v1.MessageR\x07message\"p\n\x13ListMessagesRequest\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"z\n\x14ListMessagesResponse\x12:\n\x08messages\x18\x01 \x03(\x0b\x32\x1e.hydrasms.messaging.v1.MessageR\x08messages\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"T\n\x14\x43\x61ncelMessageRequest\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x1d\n\nmessage_id\x18\x02 \x01(\tR\tmessageId\"Q\n\x15\x43\x61ncelMessageResponse\x12\x38\n\x07message\x18\x01 \x01(\x0b\x32\x1e.hydrasms.messaging.v1.MessageR\x07message\"w\n\x1aListInboundMessagesRequest\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"\x88\x01\n\x1bListInboundMessagesResponse\x12\x41\n\x08messages\x18\x01 \x03(\x0b\x32%.hydrasms.messaging.v1.InboundMessageR\x08messages\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc8\x01\n\x15ReceiveInboundRequest\x12\x18\n\x07\x63\x61rrier\x18\x01 \x01(\tR\x07\x63\x61rrier\x12,\n\x12\x63\x61rrier_message_id\x18\x02 \x01(\tR\x10\x63\x61rrierMessageId\x12\x16\n\x06sender\x18\x03 \x01(\tR\x06sender\x12\x12\n\x04text\x18\x04 \x01(\tR\x04text\x12;\n\x0breceived_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nreceivedAt\"\xb8\x01\n\x16ReceiveInboundResponse\x12?\n\x07message\x18\x01 \x01(\x0b\x32%.hydrasms.messaging.v1.InboundMessageR\x07message\x12?\n\x07outcome\x18\x02 \x01(\x0e\x32%.hydrasms.messaging.v1.InboundOutcomeR\x07outcome\x12\x1c\n\tduplicate\x18\x03 \x01(\x08R\tduplicate\"_\n!ListUnownedInboundMessagesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"\x8f\x01\n\"ListUnownedInboundMessagesResponse\x12\x41\n\x08messages\x18\x01 \x03(\x0b\x32%.hydrasms.messaging.v1.InboundMessageR\x08messages\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"j\n\x1b\x41ssignInboundMessageRequest\x12,\n\x12inbound_message_id\x18\x01 \x01(\tR\x10inboundMessageId\x12\x1d\n\naccount_id\x18\x02 \x01(\tR\taccountId\"_\n\x1c\x41ssignInboundMessageResponse\x12?\n\x07message\x18\x01 \x01(\x0b\x32%.hydrasms.messaging.v1.InboundMessageR\x07message\"\x99\x01\n\x11ListEventsRequest\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x14\n\x05\x61\x66ter\x18\x02 \x01(\tR\x05\x61\x66ter\x12\x17\n\x07wait_ms\x18\x03 \x01(\x05R\x06waitMs\x12\x1b\n\tpage_size\x18\x04 \x01(\x05R\x08pageSize\x12\x19\n\x08\x66rom_now\x18\x05 \x01(\x08R\x07\x66romNow\"i\n\x12ListEventsResponse\x12\x34\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.hydrasms.messaging.v1.EventR\x06\x65vents\x12\x1d\n\nnext_after\x18\x02 \x01(\tR\tnextAfter*\xcb\x01\n\x0eInboundOutcome\x12\x1f\n\x1bINBOUND_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16INBOUND_OUTCOME_ROUTED\x10\x01\x12%\n!INBOUND_OUTCOME_UNKNOWN_SHORTCODE\x10\x02\x12\x1d\n\x19INBOUND_OUTCOME_OPTED_OUT\x10\x03\x12\x1c\n\x18INBOUND_OUTCOME_OPTED_IN\x10\x04\x12\x18\n\x14INBOUND_OUTCOME_HELP\x10\x05\x32\xfe\x0b\n\x10MessagingService\x12}\n\x0bSendMessage\x12).hydrasms.messaging.v1.SendMessageRequest\x1a*.hydrasms.messaging.v1.SendMessageResponse\"\x17\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/messages:\x01*\x12\x99\x01\n\x11\x42\x61tchSendMessages\x12/.hydrasms.messaging.v1.BatchSendMessagesRequest\x1a\x30.hydrasms.messaging.v1.BatchSendMessagesResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/messages:batchSend:\x01*\x12\x92\x01\n\x0f\x45stimateMessage\x12-.hydrasms.messaging.v1.EstimateMessageRequest\x1a..hydrasms.messaging.v1.EstimateMessageResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x15/v1/messages:estimate:\x01*\x12\x84\x01\n\nGetMessage\x12(.hydrasms.messaging.v1.GetMessageRequest\x1a).hydrasms.messaging.v1.GetMessageResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/messages/{message_id}\x12}\n\x0cListMessages\x12*.hydrasms.messaging.v1.ListMessagesRequest\x1a+.hydrasms.messaging.v1.ListMessagesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/messages\x12\x97\x01\n\rCancelMessage\x12+.hydrasms.messaging.v1.CancelMessageRequest\x1a,.hydrasms.messaging.v1.CancelMessageResponse\"+\x82\xd3\xe4\x93\x02%\" /v1/messages/{message_id}:cancel:\x01*\x12\x99\x01\n\x13ListInboundMessages\x12\x31.hydrasms.messaging.v1.ListInboundMessagesRequest\x1a\x32.hydrasms.messaging.v1.ListInboundMessagesResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/inboundMessages\x12m\n\x0eReceiveInbound\x12,.hydrasms.messaging.v1.ReceiveInboundRequest\x1a-.hydrasms.messaging.v1.ReceiveInboundResponse\x12\x91\x01\n\x1aListUnownedInboundMessages\x12\x38.hydrasms.messaging.v1.ListUnownedInboundMessagesRequest\x1a\x39.hydrasms.messaging.v1.ListUnownedInboundMessagesResponse\x12\x7f\n\x14\x41ssignInboundMessage\x12\x32.hydrasms.messaging.v1.AssignInboundMessageRequest\x1a\x33.hydrasms.messaging.v1.AssignInboundMessageResponse\x12z\n\nListEvents\x12(.hydrasms.messaging.v1.ListEventsRequest\x1a).hydrasms.messaging.v1.ListEventsResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/events:listb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,38 +50,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MESSAGINGSERVICE'].methods_by_name['CancelMessage']._serialized_options = b'\202\323\344\223\002%\" /v1/messages/{message_id}:cancel:\001*'
   _globals['_MESSAGINGSERVICE'].methods_by_name['ListInboundMessages']._loaded_options = None
   _globals['_MESSAGINGSERVICE'].methods_by_name['ListInboundMessages']._serialized_options = b'\202\323\344\223\002\025\022\023/v1/inboundMessages'
-  _globals['_SENDMESSAGEREQUEST']._serialized_start=165
-  _globals['_SENDMESSAGEREQUEST']._serialized_end=338
-  _globals['_SENDMESSAGERESPONSE']._serialized_start=341
-  _globals['_SENDMESSAGERESPONSE']._serialized_end=469
-  _globals['_BATCHSENDMESSAGESITEM']._serialized_start=472
-  _globals['_BATCHSENDMESSAGESITEM']._serialized_end=617
-  _globals['_BATCHSENDMESSAGESRESULT']._serialized_start=620
-  _globals['_BATCHSENDMESSAGESRESULT']._serialized_end=778
-  _globals['_BATCHSENDMESSAGESREQUEST']._serialized_start=780
-  _globals['_BATCHSENDMESSAGESREQUEST']._serialized_end=905
-  _globals['_BATCHSENDMESSAGESRESPONSE']._serialized_start=907
-  _globals['_BATCHSENDMESSAGESRESPONSE']._serialized_end=1008
-  _globals['_ESTIMATEMESSAGEREQUEST']._serialized_start=1010
-  _globals['_ESTIMATEMESSAGEREQUEST']._serialized_end=1091
-  _globals['_ESTIMATEMESSAGERESPONSE']._serialized_start=1094
-  _globals['_ESTIMATEMESSAGERESPONSE']._serialized_end=1359
-  _globals['_GETMESSAGEREQUEST']._serialized_start=1361
-  _globals['_GETMESSAGEREQUEST']._serialized_end=1442
-  _globals['_GETMESSAGERESPONSE']._serialized_start=1444
-  _globals['_GETMESSAGERESPONSE']._serialized_end=1522
-  _globals['_LISTMESSAGESREQUEST']._serialized_start=1524
-  _globals['_LISTMESSAGESREQUEST']._serialized_end=1636
-  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1638
-  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1760
-  _globals['_CANCELMESSAGEREQUEST']._serialized_start=1762
-  _globals['_CANCELMESSAGEREQUEST']._serialized_end=1846
-  _globals['_CANCELMESSAGERESPONSE']._serialized_start=1848
-  _globals['_CANCELMESSAGERESPONSE']._serialized_end=1929
-  _globals['_LISTINBOUNDMESSAGESREQUEST']._serialized_start=1931
-  _globals['_LISTINBOUNDMESSAGESREQUEST']._serialized_end=2050
-  _globals['_LISTINBOUNDMESSAGESRESPONSE']._serialized_start=2053
-  _globals['_LISTINBOUNDMESSAGESRESPONSE']._serialized_end=2189
-  _globals['_MESSAGINGSERVICE']._serialized_start=2192
-  _globals['_MESSAGINGSERVICE']._serialized_end=3214
+  _globals['_MESSAGINGSERVICE'].methods_by_name['ListEvents']._loaded_options = None
+  _globals['_MESSAGINGSERVICE'].methods_by_name['ListEvents']._serialized_options = b'\202\323\344\223\002\021\022\017/v1/events:list'
+  _globals['_INBOUNDOUTCOME']._serialized_start=3361
+  _globals['_INBOUNDOUTCOME']._serialized_end=3564
+  _globals['_SENDMESSAGEREQUEST']._serialized_start=233
+  _globals['_SENDMESSAGEREQUEST']._serialized_end=406
+  _globals['_SENDMESSAGERESPONSE']._serialized_start=409
+  _globals['_SENDMESSAGERESPONSE']._serialized_end=537
+  _globals['_BATCHSENDMESSAGESITEM']._serialized_start=540
+  _globals['_BATCHSENDMESSAGESITEM']._serialized_end=685
+  _globals['_BATCHSENDMESSAGESRESULT']._serialized_start=688
+  _globals['_BATCHSENDMESSAGESRESULT']._serialized_end=846
+  _globals['_BATCHSENDMESSAGESREQUEST']._serialized_start=848
+  _globals['_BATCHSENDMESSAGESREQUEST']._serialized_end=973
+  _globals['_BATCHSENDMESSAGESRESPONSE']._serialized_start=975
+  _globals['_BATCHSENDMESSAGESRESPONSE']._serialized_end=1076
+  _globals['_ESTIMATEMESSAGEREQUEST']._serialized_start=1078
+  _globals['_ESTIMATEMESSAGEREQUEST']._serialized_end=1159
+  _globals['_ESTIMATEMESSAGERESPONSE']._serialized_start=1162
+  _globals['_ESTIMATEMESSAGERESPONSE']._serialized_end=1427
+  _globals['_GETMESSAGEREQUEST']._serialized_start=1429
+  _globals['_GETMESSAGEREQUEST']._serialized_end=1510
+  _globals['_GETMESSAGERESPONSE']._serialized_start=1512
+  _globals['_GETMESSAGERESPONSE']._serialized_end=1590
+  _globals['_LISTMESSAGESREQUEST']._serialized_start=1592
+  _globals['_LISTMESSAGESREQUEST']._serialized_end=1704
+  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1706
+  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1828
+  _globals['_CANCELMESSAGEREQUEST']._serialized_start=1830
+  _globals['_CANCELMESSAGEREQUEST']._serialized_end=1914
+  _globals['_CANCELMESSAGERESPONSE']._serialized_start=1916
+  _globals['_CANCELMESSAGERESPONSE']._serialized_end=1997
+  _globals['_LISTINBOUNDMESSAGESREQUEST']._serialized_start=1999
+  _globals['_LISTINBOUNDMESSAGESREQUEST']._serialized_end=2118
+  _globals['_LISTINBOUNDMESSAGESRESPONSE']._serialized_start=2121
+  _globals['_LISTINBOUNDMESSAGESRESPONSE']._serialized_end=2257
+  _globals['_RECEIVEINBOUNDREQUEST']._serialized_start=2260
+  _globals['_RECEIVEINBOUNDREQUEST']._serialized_end=2460
+  _globals['_RECEIVEINBOUNDRESPONSE']._serialized_start=2463
+  _globals['_RECEIVEINBOUNDRESPONSE']._serialized_end=2647
+  _globals['_LISTUNOWNEDINBOUNDMESSAGESREQUEST']._serialized_start=2649
+  _globals['_LISTUNOWNEDINBOUNDMESSAGESREQUEST']._serialized_end=2744
+  _globals['_LISTUNOWNEDINBOUNDMESSAGESRESPONSE']._serialized_start=2747
+  _globals['_LISTUNOWNEDINBOUNDMESSAGESRESPONSE']._serialized_end=2890
+  _globals['_ASSIGNINBOUNDMESSAGEREQUEST']._serialized_start=2892
+  _globals['_ASSIGNINBOUNDMESSAGEREQUEST']._serialized_end=2998
+  _globals['_ASSIGNINBOUNDMESSAGERESPONSE']._serialized_start=3000
+  _globals['_ASSIGNINBOUNDMESSAGERESPONSE']._serialized_end=3095
+  _globals['_LISTEVENTSREQUEST']._serialized_start=3098
+  _globals['_LISTEVENTSREQUEST']._serialized_end=3251
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=3253
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=3358
+  _globals['_MESSAGINGSERVICE']._serialized_start=3567
+  _globals['_MESSAGINGSERVICE']._serialized_end=5101
 # @@protoc_insertion_point(module_scope)

@@ -6,8 +6,11 @@ Messages to and from phones."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from hydrasms.messaging.v1 import event_pb2 as _event_pb2
 from hydrasms.messaging.v1 import message_pb2 as _message_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +22,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _InboundOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _InboundOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InboundOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INBOUND_OUTCOME_UNSPECIFIED: _InboundOutcome.ValueType  # 0
+    """Never sent."""
+    INBOUND_OUTCOME_ROUTED: _InboundOutcome.ValueType  # 1
+    """It went to the account that holds the shortcode."""
+    INBOUND_OUTCOME_UNKNOWN_SHORTCODE: _InboundOutcome.ValueType  # 2
+    """Nobody holds the shortcode; it was stored without an owner."""
+    INBOUND_OUTCOME_OPTED_OUT: _InboundOutcome.ValueType  # 3
+    """The sender wants no more messages of the account that last sent one there."""
+    INBOUND_OUTCOME_OPTED_IN: _InboundOutcome.ValueType  # 4
+    """The sender wants the messages of that account again."""
+    INBOUND_OUTCOME_HELP: _InboundOutcome.ValueType  # 5
+    """The sender asked for help."""
+
+class InboundOutcome(_InboundOutcome, metaclass=_InboundOutcomeEnumTypeWrapper):
+    """What became of a text."""
+
+INBOUND_OUTCOME_UNSPECIFIED: InboundOutcome.ValueType  # 0
+"""Never sent."""
+INBOUND_OUTCOME_ROUTED: InboundOutcome.ValueType  # 1
+"""It went to the account that holds the shortcode."""
+INBOUND_OUTCOME_UNKNOWN_SHORTCODE: InboundOutcome.ValueType  # 2
+"""Nobody holds the shortcode; it was stored without an owner."""
+INBOUND_OUTCOME_OPTED_OUT: InboundOutcome.ValueType  # 3
+"""The sender wants no more messages of the account that last sent one there."""
+INBOUND_OUTCOME_OPTED_IN: InboundOutcome.ValueType  # 4
+"""The sender wants the messages of that account again."""
+INBOUND_OUTCOME_HELP: InboundOutcome.ValueType  # 5
+"""The sender asked for help."""
+Global___InboundOutcome: _TypeAlias = InboundOutcome  # noqa: Y015
 
 @_typing.final
 class SendMessageRequest(_message.Message):
@@ -488,3 +527,251 @@ class ListInboundMessagesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListInboundMessagesResponse: _TypeAlias = ListInboundMessagesResponse  # noqa: Y015
+
+@_typing.final
+class ReceiveInboundRequest(_message.Message):
+    """Request of ReceiveInbound."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARRIER_FIELD_NUMBER: _builtins.int
+    CARRIER_MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    RECEIVED_AT_FIELD_NUMBER: _builtins.int
+    carrier: _builtins.str
+    """Name of the carrier that brought the text, 1 to 32 visible ASCII characters. Required."""
+    carrier_message_id: _builtins.str
+    """What the carrier calls the text, at most 128 characters: of two with the same name only the first counts. Empty
+    where the carrier has no names; then every call is another text.
+    """
+    sender: _builtins.str
+    """Who sent it, 1 to 32 characters: an E.164 number, or what the carrier gave in its place. Required."""
+    text: _builtins.str
+    """The whole text as the phone sent it, with the shortcode, at most 10,000 Unicode code points. NUL and halves of
+    surrogate pairs are stored as U+FFFD, because a text that is refused would be lost.
+    """
+    @_builtins.property
+    def received_at(self) -> _timestamp_pb2.Timestamp:
+        """When the carrier received it; absent means now. Times to come count as now."""
+
+    def __init__(
+        self,
+        *,
+        carrier: _builtins.str = ...,
+        carrier_message_id: _builtins.str = ...,
+        sender: _builtins.str = ...,
+        text: _builtins.str = ...,
+        received_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["received_at", b"received_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["carrier", b"carrier", "carrier_message_id", b"carrier_message_id", "received_at", b"received_at", "sender", b"sender", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiveInboundRequest: _TypeAlias = ReceiveInboundRequest  # noqa: Y015
+
+@_typing.final
+class ReceiveInboundResponse(_message.Message):
+    """Response of ReceiveInbound."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    DUPLICATE_FIELD_NUMBER: _builtins.int
+    outcome: Global___InboundOutcome.ValueType
+    """What became of it."""
+    duplicate: _builtins.bool
+    """True where the carrier had brought it before."""
+    @_builtins.property
+    def message(self) -> _message_pb2.InboundMessage:
+        """The stored text; account_id is empty where it has no owner."""
+
+    def __init__(
+        self,
+        *,
+        message: _message_pb2.InboundMessage | None = ...,
+        outcome: Global___InboundOutcome.ValueType = ...,
+        duplicate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "message", b"message", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiveInboundResponse: _TypeAlias = ReceiveInboundResponse  # noqa: Y015
+
+@_typing.final
+class ListUnownedInboundMessagesRequest(_message.Message):
+    """Request of ListUnownedInboundMessages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many messages, 1 to 1,000; 0 means 100."""
+    page_token: _builtins.str
+    """The next_page_token of the page before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUnownedInboundMessagesRequest: _TypeAlias = ListUnownedInboundMessagesRequest  # noqa: Y015
+
+@_typing.final
+class ListUnownedInboundMessagesResponse(_message.Message):
+    """Response of ListUnownedInboundMessages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty on the last one."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.InboundMessage]:
+        """The messages, newest first."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[_message_pb2.InboundMessage] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUnownedInboundMessagesResponse: _TypeAlias = ListUnownedInboundMessagesResponse  # noqa: Y015
+
+@_typing.final
+class AssignInboundMessageRequest(_message.Message):
+    """Request of AssignInboundMessage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INBOUND_MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    inbound_message_id: _builtins.str
+    """The text's id. Required."""
+    account_id: _builtins.str
+    """The account that gets it. Required."""
+    def __init__(
+        self,
+        *,
+        inbound_message_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "inbound_message_id", b"inbound_message_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssignInboundMessageRequest: _TypeAlias = AssignInboundMessageRequest  # noqa: Y015
+
+@_typing.final
+class AssignInboundMessageResponse(_message.Message):
+    """Response of AssignInboundMessage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def message(self) -> _message_pb2.InboundMessage:
+        """The text, with its owner."""
+
+    def __init__(
+        self,
+        *,
+        message: _message_pb2.InboundMessage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssignInboundMessageResponse: _TypeAlias = AssignInboundMessageResponse  # noqa: Y015
+
+@_typing.final
+class ListEventsRequest(_message.Message):
+    """Request of ListEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    FROM_NOW_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """The account whose events to list; may be empty with an API key. Empty from an internal service: all accounts."""
+    after: _builtins.str
+    """Where to go on: an event's id, or the next_after of an earlier response. Empty: from the oldest event that is
+    kept, which is a week old at most.
+    """
+    wait_ms: _builtins.int
+    """How long to wait for an event where there is none, in milliseconds, 0 to 30,000."""
+    page_size: _builtins.int
+    """At most so many events, 1 to 1,000; 0 means 100."""
+    from_now: _builtins.bool
+    """True, with an empty `after`: begin behind the newest event, so that only what happens from now on is listed."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        after: _builtins.str = ...,
+        wait_ms: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        from_now: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "after", b"after", "from_now", b"from_now", "page_size", b"page_size", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListEventsResponse(_message.Message):
+    """Response of ListEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_AFTER_FIELD_NUMBER: _builtins.int
+    next_after: _builtins.str
+    """Where to go on; never empty."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """The events, oldest first; empty where the time was up."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        next_after: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_after", b"next_after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015

@@ -73,6 +73,26 @@ class MessagingServiceStub:
                 request_serializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListInboundMessagesRequest.SerializeToString,
                 response_deserializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListInboundMessagesResponse.FromString,
                 _registered_method=True)
+        self.ReceiveInbound = channel.unary_unary(
+                '/hydrasms.messaging.v1.MessagingService/ReceiveInbound',
+                request_serializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ReceiveInboundRequest.SerializeToString,
+                response_deserializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ReceiveInboundResponse.FromString,
+                _registered_method=True)
+        self.ListUnownedInboundMessages = channel.unary_unary(
+                '/hydrasms.messaging.v1.MessagingService/ListUnownedInboundMessages',
+                request_serializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListUnownedInboundMessagesRequest.SerializeToString,
+                response_deserializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListUnownedInboundMessagesResponse.FromString,
+                _registered_method=True)
+        self.AssignInboundMessage = channel.unary_unary(
+                '/hydrasms.messaging.v1.MessagingService/AssignInboundMessage',
+                request_serializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.AssignInboundMessageRequest.SerializeToString,
+                response_deserializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.AssignInboundMessageResponse.FromString,
+                _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/hydrasms.messaging.v1.MessagingService/ListEvents',
+                request_serializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
 
 
 class MessagingServiceServicer:
@@ -132,6 +152,38 @@ class MessagingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReceiveInbound(self, request, context):
+        """Takes in a text that a phone sent: finds out whose it is, stores it and queues what follows from it, all or
+        nothing and durably. A carrier acknowledges the text only after that. The same text of the same carrier again
+        changes nothing and answers as before. For carriers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUnownedInboundMessages(self, request, context):
+        """Lists the texts whose first word was nobody's shortcode, newest first. For operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AssignInboundMessage(self, request, context):
+        """Gives a text that is nobody's to an account, which then lists it; nothing is pushed. For operators. An account
+        that has it already is answered again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvents(self, request, context):
+        """Returns what happened after a place in the order of events, and waits a while where nothing did. An internal
+        service that names no account gets the events of all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MessagingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -169,6 +221,26 @@ def add_MessagingServiceServicer_to_server(servicer, server):
                     servicer.ListInboundMessages,
                     request_deserializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListInboundMessagesRequest.FromString,
                     response_serializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListInboundMessagesResponse.SerializeToString,
+            ),
+            'ReceiveInbound': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReceiveInbound,
+                    request_deserializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ReceiveInboundRequest.FromString,
+                    response_serializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ReceiveInboundResponse.SerializeToString,
+            ),
+            'ListUnownedInboundMessages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUnownedInboundMessages,
+                    request_deserializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListUnownedInboundMessagesRequest.FromString,
+                    response_serializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListUnownedInboundMessagesResponse.SerializeToString,
+            ),
+            'AssignInboundMessage': grpc.unary_unary_rpc_method_handler(
+                    servicer.AssignInboundMessage,
+                    request_deserializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.AssignInboundMessageRequest.FromString,
+                    response_serializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.AssignInboundMessageResponse.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListEventsRequest.FromString,
+                    response_serializer=hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -364,6 +436,114 @@ class MessagingService:
             '/hydrasms.messaging.v1.MessagingService/ListInboundMessages',
             hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListInboundMessagesRequest.SerializeToString,
             hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListInboundMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReceiveInbound(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hydrasms.messaging.v1.MessagingService/ReceiveInbound',
+            hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ReceiveInboundRequest.SerializeToString,
+            hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ReceiveInboundResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUnownedInboundMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hydrasms.messaging.v1.MessagingService/ListUnownedInboundMessages',
+            hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListUnownedInboundMessagesRequest.SerializeToString,
+            hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListUnownedInboundMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AssignInboundMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hydrasms.messaging.v1.MessagingService/AssignInboundMessage',
+            hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.AssignInboundMessageRequest.SerializeToString,
+            hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.AssignInboundMessageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hydrasms.messaging.v1.MessagingService/ListEvents',
+            hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListEventsRequest.SerializeToString,
+            hydrasms_dot_messaging_dot_v1_dot_messaging__service__pb2.ListEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

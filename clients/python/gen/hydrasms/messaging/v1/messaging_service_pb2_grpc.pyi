@@ -53,6 +53,21 @@ class MessagingServiceStub:
     """
     ListInboundMessages: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.ListInboundMessagesRequest, _messaging_service_pb2.ListInboundMessagesResponse]
     """Lists the messages that phones sent to the account's shortcodes, newest first."""
+    ReceiveInbound: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.ReceiveInboundRequest, _messaging_service_pb2.ReceiveInboundResponse]
+    """Takes in a text that a phone sent: finds out whose it is, stores it and queues what follows from it, all or
+    nothing and durably. A carrier acknowledges the text only after that. The same text of the same carrier again
+    changes nothing and answers as before. For carriers.
+    """
+    ListUnownedInboundMessages: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.ListUnownedInboundMessagesRequest, _messaging_service_pb2.ListUnownedInboundMessagesResponse]
+    """Lists the texts whose first word was nobody's shortcode, newest first. For operators."""
+    AssignInboundMessage: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.AssignInboundMessageRequest, _messaging_service_pb2.AssignInboundMessageResponse]
+    """Gives a text that is nobody's to an account, which then lists it; nothing is pushed. For operators. An account
+    that has it already is answered again.
+    """
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.ListEventsRequest, _messaging_service_pb2.ListEventsResponse]
+    """Returns what happened after a place in the order of events, and waits a while where nothing did. An internal
+    service that names no account gets the events of all.
+    """
 
 @_typing.type_check_only
 class MessagingServiceAsyncStub(MessagingServiceStub):
@@ -79,6 +94,21 @@ class MessagingServiceAsyncStub(MessagingServiceStub):
     """
     ListInboundMessages: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.ListInboundMessagesRequest, _messaging_service_pb2.ListInboundMessagesResponse]  # type: ignore[assignment]
     """Lists the messages that phones sent to the account's shortcodes, newest first."""
+    ReceiveInbound: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.ReceiveInboundRequest, _messaging_service_pb2.ReceiveInboundResponse]  # type: ignore[assignment]
+    """Takes in a text that a phone sent: finds out whose it is, stores it and queues what follows from it, all or
+    nothing and durably. A carrier acknowledges the text only after that. The same text of the same carrier again
+    changes nothing and answers as before. For carriers.
+    """
+    ListUnownedInboundMessages: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.ListUnownedInboundMessagesRequest, _messaging_service_pb2.ListUnownedInboundMessagesResponse]  # type: ignore[assignment]
+    """Lists the texts whose first word was nobody's shortcode, newest first. For operators."""
+    AssignInboundMessage: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.AssignInboundMessageRequest, _messaging_service_pb2.AssignInboundMessageResponse]  # type: ignore[assignment]
+    """Gives a text that is nobody's to an account, which then lists it; nothing is pushed. For operators. An account
+    that has it already is answered again.
+    """
+    ListEvents: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.ListEventsRequest, _messaging_service_pb2.ListEventsResponse]  # type: ignore[assignment]
+    """Returns what happened after a place in the order of events, and waits a while where nothing did. An internal
+    service that names no account gets the events of all.
+    """
 
 class MessagingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sends messages, follows them, and lists what phones sent.
@@ -144,5 +174,44 @@ class MessagingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_messaging_service_pb2.ListInboundMessagesResponse, _abc.Awaitable[_messaging_service_pb2.ListInboundMessagesResponse]]:
         """Lists the messages that phones sent to the account's shortcodes, newest first."""
+
+    @_abc_1.abstractmethod
+    def ReceiveInbound(
+        self,
+        request: _messaging_service_pb2.ReceiveInboundRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_messaging_service_pb2.ReceiveInboundResponse, _abc.Awaitable[_messaging_service_pb2.ReceiveInboundResponse]]:
+        """Takes in a text that a phone sent: finds out whose it is, stores it and queues what follows from it, all or
+        nothing and durably. A carrier acknowledges the text only after that. The same text of the same carrier again
+        changes nothing and answers as before. For carriers.
+        """
+
+    @_abc_1.abstractmethod
+    def ListUnownedInboundMessages(
+        self,
+        request: _messaging_service_pb2.ListUnownedInboundMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_messaging_service_pb2.ListUnownedInboundMessagesResponse, _abc.Awaitable[_messaging_service_pb2.ListUnownedInboundMessagesResponse]]:
+        """Lists the texts whose first word was nobody's shortcode, newest first. For operators."""
+
+    @_abc_1.abstractmethod
+    def AssignInboundMessage(
+        self,
+        request: _messaging_service_pb2.AssignInboundMessageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_messaging_service_pb2.AssignInboundMessageResponse, _abc.Awaitable[_messaging_service_pb2.AssignInboundMessageResponse]]:
+        """Gives a text that is nobody's to an account, which then lists it; nothing is pushed. For operators. An account
+        that has it already is answered again.
+        """
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _messaging_service_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_messaging_service_pb2.ListEventsResponse, _abc.Awaitable[_messaging_service_pb2.ListEventsResponse]]:
+        """Returns what happened after a place in the order of events, and waits a while where nothing did. An internal
+        service that names no account gets the events of all.
+        """
 
 def add_MessagingServiceServicer_to_server(servicer: MessagingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

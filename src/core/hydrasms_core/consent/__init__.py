@@ -1,0 +1,1 @@
+"""Consent: which phones want no messages of which accounts."""

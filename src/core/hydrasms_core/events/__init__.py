@@ -1,0 +1,1 @@
+"""Events: what happened, in order, for whoever follows it."""

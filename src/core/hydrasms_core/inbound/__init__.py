@@ -1,0 +1,1 @@
+"""Inbound: what phones send, whose it is, and what is answered automatically."""

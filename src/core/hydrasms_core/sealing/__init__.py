@@ -1,0 +1,1 @@
+"""Sealing: whose key the secrets in a database are sealed with."""

@@ -1,0 +1,1 @@
+"""Shortcodes: the first word of a text, which decides whose text it is."""

@@ -1,0 +1,1 @@
+"""Webhooks: what is pushed to customers' own servers."""
