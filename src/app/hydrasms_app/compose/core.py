@@ -12,8 +12,11 @@ from hydrasms.messaging.v1 import (
     forwarding_service_pb2_grpc,
     messaging_service_pb2,
     messaging_service_pb2_grpc,
+    shortcode_service_pb2,
+    shortcode_service_pb2_grpc,
 )
 from hydrasms_app.compose.listeners import Listener
+from hydrasms_app.compose.pending import NoHappenings, NoHooks
 from hydrasms_app.compose.process import Process
 from hydrasms_app.database import lanes_of, open_signal
 from hydrasms_app.settings import Settings
@@ -24,6 +27,7 @@ from hydrasms_billing.service import Billing
 from hydrasms_billing.servicer import BillingServicer
 from hydrasms_core.accounts import store as accounts_store
 from hydrasms_core.accounts.directory import AccessDirectory
+from hydrasms_core.accounts.plans import AccountPlans
 from hydrasms_core.accounts.service import Accounts
 from hydrasms_core.accounts.servicer import AccountServicer
 from hydrasms_core.carriers.simulator.servicer import SimulatorServicer
@@ -35,12 +39,15 @@ from hydrasms_core.rpc.auth import Authentication, ServiceTokens, account_method
 from hydrasms_core.rpc.interceptors import Deadlines, Errors, Observation, Pipeline, RequestIds
 from hydrasms_core.rpc.server import GrpcServer
 from hydrasms_core.settings import MessagingSettings
+from hydrasms_core.shortcodes.service import Shortcodes
+from hydrasms_core.shortcodes.servicer import ShortcodeServicer
 
 _FILES = (
     account_service_pb2.DESCRIPTOR,
     billing_service_pb2.DESCRIPTOR,
     messaging_service_pb2.DESCRIPTOR,
     forwarding_service_pb2.DESCRIPTOR,
+    shortcode_service_pb2.DESCRIPTOR,
     simulator_service_pb2.DESCRIPTOR,
 )
 _DRAIN_S = 10.0
@@ -105,10 +112,11 @@ def _server(
         lanes_of(settings, database),
     )
 
+    shortcodes = Shortcodes(database, directory, AccountPlans(), NoHooks(), NoHappenings(), clock)
+    accounts = Accounts(database, ledger, clock, directory.recheck, followers=[shortcodes])
+
     def add_servicers(server: Any) -> None:
-        account_service_pb2_grpc.add_AccountServiceServicer_to_server(
-            AccountServicer(Accounts(database, ledger, clock, directory.recheck)), server
-        )
+        account_service_pb2_grpc.add_AccountServiceServicer_to_server(AccountServicer(accounts), server)
         billing_service_pb2_grpc.add_BillingServiceServicer_to_server(
             BillingServicer(Billing(database, clock)), server
         )
@@ -117,6 +125,9 @@ def _server(
         )
         forwarding_service_pb2_grpc.add_ForwardingServiceServicer_to_server(
             ForwardingServicer(Forwarding(messaging, directory, clock)), server
+        )
+        shortcode_service_pb2_grpc.add_ShortcodeServiceServicer_to_server(
+            ShortcodeServicer(shortcodes), server
         )
         simulator_service_pb2_grpc.add_SimulatorServiceServicer_to_server(SimulatorServicer(database), server)
 
