@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     """How many processes serve everything on the same ports."""
     sent_from: str = Field(default="+2899682626", min_length=1, max_length=20)
     """What recipients see as the sender."""
+    replies_per_hour: int = Field(default=3, ge=0, le=1_000)
+    """How many automatic replies one number gets within an hour at most."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is logged."""
     log_format: Literal["auto", "json", "text"] = "auto"

@@ -1,6 +1,6 @@
 """The core: accounts, billing and messaging over one database, behind one gRPC server."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,13 @@ from hydrasms.messaging.v1 import (
     shortcode_service_pb2,
     shortcode_service_pb2_grpc,
 )
+from hydrasms_app.compose.inbound import inbound_of
 from hydrasms_app.compose.listeners import Listener
 from hydrasms_app.compose.pending import NoHappenings, NoHooks
 from hydrasms_app.compose.process import Process
+from hydrasms_app.compose.wakes import Wakes
 from hydrasms_app.database import lanes_of, open_signal
+from hydrasms_app.sealing import sealer_of
 from hydrasms_app.settings import Settings
 from hydrasms_app.token import service_token
 from hydrasms_base.secret import Secret
@@ -31,6 +34,7 @@ from hydrasms_core.accounts.plans import AccountPlans
 from hydrasms_core.accounts.service import Accounts
 from hydrasms_core.accounts.servicer import AccountServicer
 from hydrasms_core.carriers.simulator.servicer import SimulatorServicer
+from hydrasms_core.consent.service import ConsentBook
 from hydrasms_core.db.transaction import Database
 from hydrasms_core.messaging.forwarding import Forwarding
 from hydrasms_core.messaging.service import Messaging
@@ -67,16 +71,17 @@ async def start_core(
     process: Process,
     settings: Settings,
     database: Database,
-    wake: Callable[[], None],
+    wakes: Wakes,
     listeners: Sequence[Listener],
 ) -> Core:
-    """Serve the core's calls, and call `wake` when there is a message to hand on; raises Problem.
+    """Serve the core's calls, and call `wakes` when workers have something to do; raises Problem.
 
     When the process ends, no call is let in any more, those in progress are answered and the batches in flight
     are finished.
     """
     token = service_token(settings)
-    server, messaging = _server(process, settings, database, wake)
+    consent = ConsentBook(await sealer_of(settings, database))
+    server, messaging = _server(process, settings, database, consent, wakes)
     process.stack.push_async_callback(messaging.drain)
     addresses = tuple(listener.take(process, server) for listener in listeners)
     process.stack.push_async_callback(server.stop, _DRAIN_S)
@@ -84,13 +89,13 @@ async def start_core(
     return Core(server, addresses, token)
 
 
-def wake_others(process: Process, settings: Settings) -> Callable[[], None]:
-    """Return what wakes the dispatchers of other processes, for a core that has none in its own."""
+def wake_others(process: Process, settings: Settings) -> Wakes:
+    """Return what wakes the loops of other processes, for a core that has none in its own."""
     signal = open_signal(settings)
     if signal is None:
-        return _nobody_to_wake
+        return Wakes(_nobody_to_wake, _nobody_to_wake)
     process.keep_running("signal", signal.run_sending())
-    return signal.send
+    return Wakes(signal.send, signal.send)
 
 
 def _nobody_to_wake() -> None:
@@ -98,19 +103,21 @@ def _nobody_to_wake() -> None:
 
 
 def _server(
-    process: Process, settings: Settings, database: Database, wake: Callable[[], None]
+    process: Process, settings: Settings, database: Database, consent: ConsentBook, wakes: Wakes
 ) -> tuple[GrpcServer, Messaging]:
     clock, ledger = process.clock, LedgerCredits()
     directory = AccessDirectory(database, accounts_store, clock)
     messaging = Messaging(
         database,
         ledger,
+        consent,
         directory,
         clock,
         MessagingSettings(sent_from=settings.sent_from),
-        wake,
+        wakes.messages,
         lanes_of(settings, database),
     )
+    inbound = inbound_of(process, settings, database, consent, wakes.texts)
 
     shortcodes = Shortcodes(database, directory, AccountPlans(), NoHooks(), NoHappenings(), clock)
     accounts = Accounts(database, ledger, clock, directory.recheck, followers=[shortcodes])
@@ -121,7 +128,7 @@ def _server(
             BillingServicer(Billing(database, clock)), server
         )
         messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(
-            MessagingServicer(messaging), server
+            MessagingServicer(messaging, inbound), server
         )
         forwarding_service_pb2_grpc.add_ForwardingServiceServicer_to_server(
             ForwardingServicer(Forwarding(messaging, directory, clock)), server

@@ -6,6 +6,7 @@ from typing import NoReturn
 from hydrasms_base.secret import Secret
 from hydrasms_core.db.transaction import Transaction
 from hydrasms_core.errors import InvalidArgument
+from hydrasms_core.inbound.ports import Push
 from hydrasms_core.messaging.ports import Happening
 from hydrasms_core.shortcodes.ports import Hook
 
@@ -36,6 +37,13 @@ class NoHooks:
 
     async def remove(self, tx: Transaction, account_id: str, endpoint_id: str, *, at_ms: int) -> None:
         """Find nothing to take away."""
+
+
+class NoPushes:
+    """Nothing is pushed, for there are no webhooks."""
+
+    async def enqueue(self, tx: Transaction, pushes: Sequence[Push], *, at_ms: int) -> None:
+        """Pass all over."""
 
 
 class NoHappenings:

@@ -66,9 +66,9 @@ def parse_recipient(text: str) -> PhoneNumber:
     """Return the number and country that a text in E.164 stands for.
 
     Accepted is what matches `[+][1-9][0-9]{6,14}` as a whole, has a known calling code and a length that is
-    possible there, assigned or not. What is returned reads as itself. The country is the number's own region, else the main region of its
-    calling code. Raises ValueError, with a sentence that does not hold the number, for all else, and for
-    numbers of no country (+800, +883 and so on). The answer is always that of `parse_recipient_slowly`.
+    possible there, assigned or not. What is returned reads as itself. The country is the number's own region, else
+    the main region of its calling code. Raises ValueError, with a sentence that does not hold the number, for all
+    else, and for numbers of no country (+800, +883 and so on). The answer is always that of `parse_recipient_slowly`.
     """
     plan = _plans.get((text[1:4], len(text))) or _find_plan(text)
     match = plan.match(text)
