@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ class Desk:
             Carriers([self.carrier]),
             clock,
             Metrics(),
-            ReplySettings(**({"sent_from": SENT_FROM, "idle_s": 3600.0, "pace_s": 0.0} | settings)),
+            ReplySettings(sent_from=SENT_FROM, idle_s=3600.0, pace_s=0.0, **settings),
         )
 
     @contextlib.asynccontextmanager
@@ -58,7 +59,7 @@ class Desk:
 
     async def until(self, status, number=1, attempts=None):
         """Wait until so many replies have a status, and let go of; returns the first of them."""
-        found = []
+        found: list[dict[str, Any]] = []
 
         async def holds():
             found[:] = [
