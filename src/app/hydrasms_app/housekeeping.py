@@ -21,8 +21,8 @@ log = get_logger(__name__)
 
 
 class Housekeeping:
-    """Purges what is past its time, a little at once: idempotency keys, simulated texts, carriers' names of what phones
-    sent, and replies to that.
+    """Purges what is past its time, a little at once: idempotency keys, simulated texts, carriers' names of what
+    phones sent, and replies to that.
     """
 
     def __init__(self, database: Database, simulator: SimulatedCarrier, clock: Clock) -> None:
