@@ -37,6 +37,8 @@ class Process:
         self.siblings = siblings
         self.clock = SystemClock()
         self.metrics = siblings.metrics if siblings is not None else Metrics()
+        self.own_ports: set[int] = set()
+        """The ports that are listened on, at which no webhook may knock."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when a background loop has died; it then holds the reason."""
 
