@@ -7,6 +7,7 @@ from hydrasms_base.log import get_logger
 from hydrasms_core.carriers.simulator.carrier import SimulatedCarrier
 from hydrasms_core.db.transaction import Database
 from hydrasms_core.errors import StoreUnavailable
+from hydrasms_core.events import store as events
 from hydrasms_core.idempotency import store as idempotency
 
 _EVERY_S = 60.0
@@ -17,7 +18,7 @@ log = get_logger(__name__)
 
 
 class Housekeeping:
-    """Purges idempotency keys and simulated texts that are past their time, a little at once."""
+    """Purges idempotency keys, events and simulated texts that are past their time, a little at once."""
 
     def __init__(self, database: Database, simulator: SimulatedCarrier, clock: Clock) -> None:
         self._database = database
@@ -39,5 +40,7 @@ class Housekeeping:
         while await self._database.write(
             lambda tx: idempotency.purge(tx, now_ms=now_ms - _CLOCK_MAY_JUMP_MS)
         ):
+            pass
+        while await self._database.write(lambda tx: events.purge(tx, now_ms=now_ms - _CLOCK_MAY_JUMP_MS)):
             pass
         await self._simulator.purge(now_ms)

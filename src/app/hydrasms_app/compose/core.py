@@ -13,6 +13,7 @@ from hydrasms.messaging.v1 import (
     messaging_service_pb2,
     messaging_service_pb2_grpc,
 )
+from hydrasms_app.compose.events import happenings_of
 from hydrasms_app.compose.listeners import Listener
 from hydrasms_app.compose.process import Process
 from hydrasms_app.database import lanes_of, open_signal
@@ -28,6 +29,7 @@ from hydrasms_core.accounts.service import Accounts
 from hydrasms_core.accounts.servicer import AccountServicer
 from hydrasms_core.carriers.simulator.servicer import SimulatorServicer
 from hydrasms_core.db.transaction import Database
+from hydrasms_core.events.service import Events
 from hydrasms_core.messaging.forwarding import Forwarding
 from hydrasms_core.messaging.service import Messaging
 from hydrasms_core.messaging.servicer import ForwardingServicer, MessagingServicer
@@ -69,10 +71,13 @@ async def start_core(
     are finished.
     """
     token = service_token(settings)
-    server, messaging = _server(process, settings, database, wake)
+    server, messaging, events = _server(process, settings, database, wake)
+    process.keep_running("events", events.run())
     process.stack.push_async_callback(messaging.drain)
     addresses = tuple(listener.take(process, server) for listener in listeners)
     process.stack.push_async_callback(server.stop, _DRAIN_S)
+    # Before the server waits for the calls in progress: those that wait for events are to end.
+    process.stack.callback(events.stop)
     await server.start()
     return Core(server, addresses, token)
 
@@ -92,7 +97,7 @@ def _nobody_to_wake() -> None:
 
 def _server(
     process: Process, settings: Settings, database: Database, wake: Callable[[], None]
-) -> tuple[GrpcServer, Messaging]:
+) -> tuple[GrpcServer, Messaging, Events]:
     clock, ledger = process.clock, LedgerCredits()
     directory = AccessDirectory(database, accounts_store, clock)
     messaging = Messaging(
@@ -103,7 +108,9 @@ def _server(
         MessagingSettings(sent_from=settings.sent_from),
         wake,
         lanes_of(settings, database),
+        happenings_of(process),
     )
+    events = Events(database, directory, process.bell)
 
     def add_servicers(server: Any) -> None:
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(
@@ -113,7 +120,7 @@ def _server(
             BillingServicer(Billing(database, clock)), server
         )
         messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(
-            MessagingServicer(messaging), server
+            MessagingServicer(messaging, events), server
         )
         forwarding_service_pb2_grpc.add_ForwardingServiceServicer_to_server(
             ForwardingServicer(Forwarding(messaging, directory, clock)), server
@@ -136,4 +143,4 @@ def _server(
         reflect=settings.reflection,
         share_port=process.siblings is not None,
     )
-    return server, messaging
+    return server, messaging, events

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from hydrasms_app.compose.events import happenings_of
 from hydrasms_app.compose.process import Process
 from hydrasms_app.database import open_signal
 from hydrasms_app.housekeeping import Housekeeping
@@ -24,10 +25,13 @@ async def start_worker(
     """
     clock, metrics = process.clock, process.metrics
     simulator = SimulatedCarrier(database, clock)
-    delivery = Dispatcher(database, LedgerCredits(), Carriers([simulator]), clock, metrics)
+    happenings = happenings_of(process)
+    delivery = Dispatcher(
+        database, LedgerCredits(), Carriers([simulator]), clock, metrics, happenings=happenings
+    )
     if alone:
         await delivery.release_claims()
-    receipts = ReceiptIntake(database, clock, metrics)
+    receipts = ReceiptIntake(database, clock, metrics, happenings)
     process.keep_running("simulator", simulator.run(receipts))
     process.keep_running("housekeeping", Housekeeping(database, simulator, clock).run())
     process.keep_running("dispatcher", delivery.run(), drain=delivery.stop)
