@@ -45,7 +45,9 @@ MESSAGE = messaging.Message(
 
 def ask_messaging(method: str, request: Any, who: Caller = ALICE, **answers: Any) -> tuple[Any, Any]:
     """Return what the service was asked and what the caller was answered."""
-    return ask(MESSAGING, MessagingServicer, method, request, who, answers)
+    return ask(
+        MESSAGING, lambda service: MessagingServicer(service, service, service), method, request, who, answers
+    )
 
 
 @pytest.mark.parametrize(("who", "named", "actor"), [(ALICE, "", "account"), (SERVICE, "alice", "service")])

@@ -132,7 +132,7 @@ class AwayDatabase(NoDatabase):
 # An account's id is whom these are done to, not for; no API key may call them.
 OPERATORS = {"AssignInboundMessage"}
 REFUSING = [
-    (MESSAGING, MessagingServicer(Refusing(), Refusing())),  # type: ignore[arg-type]
+    (MESSAGING, MessagingServicer(Refusing(), Refusing(), Refusing())),  # type: ignore[arg-type]
     (BILLING, BillingServicer(Refusing())),  # type: ignore[arg-type]
     (ACCOUNTS, AccountServicer(Refusing())),  # type: ignore[arg-type]
     (SIMULATOR, SimulatorServicer(AwayDatabase())),
@@ -180,7 +180,7 @@ def test_a_domain_error_becomes_a_status_with_all_that_it_says(error, code, fiel
         async def get(self, account_id, message_id):
             raise error
 
-    answer = servicing(MESSAGING, MessagingServicer(Raising(), Raising())).call(  # type: ignore[arg-type]
+    answer = servicing(MESSAGING, MessagingServicer(Raising(), Raising(), Raising())).call(  # type: ignore[arg-type]
         "GetMessage", messaging_pb.GetMessageRequest()
     )
     assert (answer.code, answer.details, answer.fields) == (code, error.message, fields)
@@ -212,5 +212,7 @@ def test_every_rpc_of_an_account_is_for_the_callers_own_or_the_one_that_a_servic
         grpc.StatusCode.NOT_FOUND,
         {"resource": "account"},
     )
+    if method.name == "ListEvents":
+        return  # A service that names no account follows all.
     of_nobody = servicing(descriptor, servicer, SERVICE).call(method.name, request_class())
     assert (of_nobody.code, of_nobody.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["account_id"])

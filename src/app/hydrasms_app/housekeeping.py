@@ -8,6 +8,7 @@ from hydrasms_base.log import get_logger
 from hydrasms_core.carriers.simulator.carrier import SimulatedCarrier
 from hydrasms_core.db.transaction import Database
 from hydrasms_core.errors import StoreUnavailable
+from hydrasms_core.events import store as events
 from hydrasms_core.idempotency import store as idempotency
 from hydrasms_core.inbound import store as inbound
 
@@ -21,8 +22,8 @@ log = get_logger(__name__)
 
 
 class Housekeeping:
-    """Purges what is past its time, a little at once: idempotency keys, simulated texts, carriers' names of what
-    phones sent, and replies to that.
+    """Purges what is past its time, a little at once: idempotency keys, events, simulated texts, carriers' names of
+    what phones sent, and replies to that.
     """
 
     def __init__(self, database: Database, simulator: SimulatedCarrier, clock: Clock) -> None:
@@ -45,6 +46,8 @@ class Housekeeping:
         while await self._database.write(
             lambda tx: idempotency.purge(tx, now_ms=now_ms - _CLOCK_MAY_JUMP_MS)
         ):
+            pass
+        while await self._database.write(lambda tx: events.purge(tx, now_ms=now_ms - _CLOCK_MAY_JUMP_MS)):
             pass
         await self._simulator.purge(now_ms)
         for forget in (inbound.purge_references, inbound.purge_replies):

@@ -15,9 +15,10 @@ from hydrasms.messaging.v1 import (
     shortcode_service_pb2,
     shortcode_service_pb2_grpc,
 )
+from hydrasms_app.compose.events import happenings_of
 from hydrasms_app.compose.inbound import inbound_of
 from hydrasms_app.compose.listeners import Listener
-from hydrasms_app.compose.pending import NoHappenings, NoHooks
+from hydrasms_app.compose.pending import NoHooks
 from hydrasms_app.compose.process import Process
 from hydrasms_app.compose.wakes import Wakes
 from hydrasms_app.database import lanes_of, open_signal
@@ -36,6 +37,7 @@ from hydrasms_core.accounts.servicer import AccountServicer
 from hydrasms_core.carriers.simulator.servicer import SimulatorServicer
 from hydrasms_core.consent.service import ConsentBook
 from hydrasms_core.db.transaction import Database
+from hydrasms_core.events.service import Events
 from hydrasms_core.messaging.forwarding import Forwarding
 from hydrasms_core.messaging.service import Messaging
 from hydrasms_core.messaging.servicer import ForwardingServicer, MessagingServicer
@@ -81,10 +83,13 @@ async def start_core(
     """
     token = service_token(settings)
     consent = ConsentBook(await sealer_of(settings, database))
-    server, messaging = _server(process, settings, database, consent, wakes)
+    server, messaging, events = _server(process, settings, database, consent, wakes)
+    process.keep_running("events", events.run())
     process.stack.push_async_callback(messaging.drain)
     addresses = tuple(listener.take(process, server) for listener in listeners)
     process.stack.push_async_callback(server.stop, _DRAIN_S)
+    # Before the server waits for the calls in progress: those that wait for events are to end.
+    process.stack.callback(events.stop)
     await server.start()
     return Core(server, addresses, token)
 
@@ -104,7 +109,7 @@ def _nobody_to_wake() -> None:
 
 def _server(
     process: Process, settings: Settings, database: Database, consent: ConsentBook, wakes: Wakes
-) -> tuple[GrpcServer, Messaging]:
+) -> tuple[GrpcServer, Messaging, Events]:
     clock, ledger = process.clock, LedgerCredits()
     directory = AccessDirectory(database, accounts_store, clock)
     messaging = Messaging(
@@ -116,10 +121,12 @@ def _server(
         MessagingSettings(sent_from=settings.sent_from),
         wakes.messages,
         lanes_of(settings, database),
+        happenings_of(process),
     )
     inbound = inbound_of(process, settings, database, consent, wakes.texts)
+    events = Events(database, directory, process.bell)
 
-    shortcodes = Shortcodes(database, directory, AccountPlans(), NoHooks(), NoHappenings(), clock)
+    shortcodes = Shortcodes(database, directory, AccountPlans(), NoHooks(), happenings_of(process), clock)
     accounts = Accounts(database, ledger, clock, directory.recheck, followers=[shortcodes])
 
     def add_servicers(server: Any) -> None:
@@ -128,7 +135,7 @@ def _server(
             BillingServicer(Billing(database, clock)), server
         )
         messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(
-            MessagingServicer(messaging, inbound), server
+            MessagingServicer(messaging, inbound, events), server
         )
         forwarding_service_pb2_grpc.add_ForwardingServiceServicer_to_server(
             ForwardingServicer(Forwarding(messaging, directory, clock)), server
@@ -154,4 +161,4 @@ def _server(
         reflect=settings.reflection,
         share_port=process.siblings is not None,
     )
-    return server, messaging
+    return server, messaging, events

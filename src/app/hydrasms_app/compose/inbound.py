@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from hydrasms_app.compose.pending import NoHappenings, NoPushes
+from hydrasms_app.compose.events import happenings_of
+from hydrasms_app.compose.pending import NoPushes
 from hydrasms_app.compose.process import Process
 from hydrasms_app.database import lanes_of
 from hydrasms_app.settings import Settings
@@ -32,7 +33,7 @@ def inbound_of(
         shortcodes_store,
         consent,
         NoPushes(),
-        NoHappenings(),
+        happenings_of(process),
         process.clock,
         InboundSettings(sent_from=settings.sent_from, replies_per_hour=settings.replies_per_hour),
         wake,

@@ -7,7 +7,6 @@ from hydrasms_base.secret import Secret
 from hydrasms_core.db.transaction import Transaction
 from hydrasms_core.errors import InvalidArgument
 from hydrasms_core.inbound.ports import Push
-from hydrasms_core.messaging.ports import Happening
 from hydrasms_core.shortcodes.ports import Hook
 
 
@@ -44,10 +43,3 @@ class NoPushes:
 
     async def enqueue(self, tx: Transaction, pushes: Sequence[Push], *, at_ms: int) -> None:
         """Pass all over."""
-
-
-class NoHappenings:
-    """Nobody follows events."""
-
-    async def record(self, tx: Transaction, happenings: Sequence[Happening], *, at_ms: int) -> None:
-        """Tell nobody."""

@@ -1,5 +1,6 @@
 """The worker: loops that hand messages to carriers, take their receipts and forget what need not be kept."""
 
+from hydrasms_app.compose.events import happenings_of
 from hydrasms_app.compose.inbound import inbound_of
 from hydrasms_app.compose.process import Process
 from hydrasms_app.compose.wakes import Wakes
@@ -29,13 +30,14 @@ async def start_worker(process: Process, settings: Settings, database: Database,
     simulator = SimulatedCarrier(database, clock)
     carriers = Carriers([simulator])
     consent = ConsentBook(await sealer_of(settings, database))
-    delivery = Dispatcher(database, LedgerCredits(), consent, carriers, clock, metrics)
+    happenings = happenings_of(process)
+    delivery = Dispatcher(database, LedgerCredits(), consent, carriers, clock, metrics, happenings=happenings)
     responder = Responder(database, carriers, clock, metrics, ReplySettings(sent_from=settings.sent_from))
     if alone:
         await delivery.release_claims()
         await responder.release_claims()
     inbound = inbound_of(process, settings, database, consent, responder.wake)
-    reports = CarrierReports(ReceiptIntake(database, clock, metrics), inbound)
+    reports = CarrierReports(ReceiptIntake(database, clock, metrics, happenings), inbound)
     process.keep_running("simulator", simulator.run(reports))
     process.keep_running("housekeeping", Housekeeping(database, simulator, clock).run())
     process.keep_running("dispatcher", delivery.run(), drain=delivery.stop)

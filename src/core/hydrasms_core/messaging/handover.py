@@ -27,8 +27,9 @@ from hydrasms_core.messaging.delivery import (
     when_unreported,
 )
 from hydrasms_core.messaging.delivery_store import Due, Key
+from hydrasms_core.messaging.happening import Untold, status_changes
 from hydrasms_core.messaging.model import Status
-from hydrasms_core.messaging.ports import Charge, Consent, Credits
+from hydrasms_core.messaging.ports import Charge, Consent, Credits, Happenings
 from hydrasms_core.messaging.receipts import apply_parked
 from hydrasms_core.settings import DeliverySettings
 
@@ -89,11 +90,13 @@ class Handover:
         carriers: Carriers,
         clock: Clock,
         settings: DeliverySettings,
+        happenings: Happenings | None = None,
     ) -> None:
         self._credits = credits
         self._consent = consent
         self._carriers = carriers
         self._clock = clock
+        self._happenings: Happenings = happenings or Untold()
         self._most = settings.max_batch
         self._lease_ms = round(settings.lease_s * 1000)
         self._receipt_timeout_ms = round(settings.receipt_timeout_s * 1000)
@@ -158,6 +161,8 @@ class Handover:
             await store.set_status(tx, statuses, at_ms=now_ms)
             refunds = [_charge(message.key, message.credits) for message, _, c in settled if c.refund]
             await self._refund(tx, refunds, now_ms)
+            told = status_changes((m.key, c.status, c.failure, c.refund) for m, _, c in settled)
+            await self._happenings.record(tx, told, at_ms=now_ms)
             taken = [
                 (*message.key, answer.reference)
                 for message, answer, _ in settled
@@ -165,7 +170,8 @@ class Handover:
             ]
             if taken:
                 await store.add_references(tx, carrier, taken, lane=batch.lane)
-                await apply_parked(tx, carrier, [reference for _, _, reference in taken], at_ms=now_ms)
+                references = [reference for _, _, reference in taken]
+                await apply_parked(tx, carrier, references, at_ms=now_ms, happenings=self._happenings)
         return Settlement(
             Counter(change.status for _, _, change in settled),
             len(batch.held) - len(settled),
@@ -183,6 +189,13 @@ class Handover:
                 at_ms=now_ms,
             )
             await store.forget(tx, [key for key, _ in overdue])
+            # One that was settled already stays as it was, and nothing is told of it again.
+            told = status_changes(
+                (key, becomes, NO_RECEIPT, False)
+                for key, status in overdue
+                if (becomes := when_unreported(status)) is not status
+            )
+            await self._happenings.record(tx, told, at_ms=now_ms)
         return len(overdue)
 
     async def bring_forward(self, tx: Transaction) -> int:
@@ -237,6 +250,10 @@ class Handover:
             await store.set_status(tx, statuses, at_ms=now_ms)
             refunds = [_charge((due.account_id, due.message_id), due.credits) for due, c in moved if c.refund]
             await self._refund(tx, refunds, now_ms)
+            told = status_changes(
+                ((due.account_id, due.message_id), c.status, c.failure, c.refund) for due, c in moved
+            )
+            await self._happenings.record(tx, told, at_ms=now_ms)
 
     async def _refund(self, tx: Transaction, charges: Sequence[Charge], now_ms: int) -> None:
         if charges:

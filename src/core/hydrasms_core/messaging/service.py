@@ -21,6 +21,7 @@ from hydrasms_core.errors import (
 from hydrasms_core.idempotency.model import check_key, fingerprint
 from hydrasms_core.messaging import store
 from hydrasms_core.messaging.accept import Acceptance, Outcome, Send
+from hydrasms_core.messaging.happening import Untold, status_changes
 from hydrasms_core.messaging.lanes import OneLane
 from hydrasms_core.messaging.model import (
     MAX_BATCH,
@@ -34,7 +35,7 @@ from hydrasms_core.messaging.model import (
     may_become,
 )
 from hydrasms_core.messaging.numbering import PhoneNumber, parse_recipient
-from hydrasms_core.messaging.ports import Charge, Consent, Credits, Lanes, SendingAccounts
+from hydrasms_core.messaging.ports import Charge, Consent, Credits, Happenings, Lanes, SendingAccounts
 from hydrasms_core.messaging.text import measure
 from hydrasms_core.paging import Page, page_of, page_request
 from hydrasms_core.settings import MessagingSettings
@@ -53,6 +54,7 @@ class Messaging:
         settings: MessagingSettings,
         wake: Callable[[], None],
         lanes: Lanes | None = None,
+        happenings: Happenings | None = None,
     ) -> None:
         self._database = database
         self._credits = credits
@@ -60,6 +62,7 @@ class Messaging:
         self._clock = clock
         self._settings = settings
         self._wake = wake
+        self._happenings: Happenings = happenings or Untold()
         self._lanes: Lanes = lanes or OneLane()
         self._writers: list[GroupCommit[Send, Accepted]] = []
         for lane in range(self._lanes.number):
@@ -184,6 +187,8 @@ class Messaging:
             ):
                 charge = Charge(account_id, message_id, message.credits, actor)
                 await self._credits.refund(tx, [charge], at_ms=now_ms)
+                told = status_changes([((account_id, message_id), Status.CANCELLED, "", True)])
+                await self._happenings.record(tx, told, at_ms=now_ms)
             # Whatever it was before: where it could not be taken, a worker or another caller was first.
             message = await self._found(tx, account_id, message_id)
             if message.status is not Status.CANCELLED:
