@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import grpc
 import pytest
 
 from hydrasms.messaging.v1 import shortcode_service_pb2 as pb
@@ -12,7 +11,7 @@ from hydrasms_core.paging import Page
 from hydrasms_core.shortcodes import model
 from hydrasms_core.shortcodes.ports import Hook, MadeSecrets
 from hydrasms_core.shortcodes.servicer import ShortcodeServicer
-from tests.support.servicers import Remembering, Servicing, ask
+from tests.support.servicers import ask
 
 SHORTCODES = pb.DESCRIPTOR.services_by_name["ShortcodeService"]
 ALICE = Caller(account_id="alice")
@@ -170,23 +169,3 @@ def test_who_gets_a_text_is_told_with_the_shortcode():
 def test_every_reason_of_the_protos_but_the_unspecified_is_one_of_ours():
     names = {name.removeprefix("ROUTING_REASON_") for name in pb.RoutingReason.keys()}  # noqa: SIM118
     assert names == {reason.name for reason in model.RoutingReason} | {"UNSPECIFIED"}
-
-
-@pytest.mark.parametrize(
-    ("method", "request_type"),
-    [
-        ("CreateShortcode", pb.CreateShortcodeRequest),
-        ("GetShortcode", pb.GetShortcodeRequest),
-        ("UpdateShortcode", pb.UpdateShortcodeRequest),
-        ("DeleteShortcode", pb.DeleteShortcodeRequest),
-        ("ListShortcodes", pb.ListShortcodesRequest),
-    ],
-)
-def test_an_account_acts_for_itself_and_a_service_says_for_whom(method, request_type):
-    service: Any = Remembering()
-    servicing = Servicing(SHORTCODES, ShortcodeServicer(service), who=ALICE)
-    assert servicing.call(method, request_type(account_id="bob")).code is grpc.StatusCode.NOT_FOUND
-    servicing = Servicing(SHORTCODES, ShortcodeServicer(service), who=SERVICE)
-    answer = servicing.call(method, request_type())
-    assert (answer.code, answer.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["account_id"])
-    assert service.asked == []
