@@ -1,6 +1,8 @@
 """What does not count when a word that a phone sent is compared with a shortcode."""
 
+import re
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
@@ -280,3 +282,25 @@ def test_the_reserved_words_are_folded_and_mean_one_thing_each():
 )
 def test_what_a_text_asks_for(text, ask):
     assert words.asked(first_word(text)[0]) is ask
+
+
+# ---- the guide ---------------------------------------------------------------------------------------------------
+
+GUIDE = (Path(__file__).parents[2] / "docs/howto/shortcodes.md").read_text()
+
+
+def section(title):
+    return GUIDE.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_the_guide_names_every_reserved_word():
+    named = re.findall(r"`([^`a-z_]+)`", section("Words that nobody may have"))
+    assert sorted(map(fold, named)) == sorted(words.RESERVED)
+
+
+def test_what_the_guide_says_is_one_shortcode_is_one():
+    (rows,) = re.findall(r"((?:^\|.*\n)+)", section("What does not count"), re.MULTILINE)
+    groups = [re.findall("`([^`]+)`", group) for row in rows.splitlines()[2:] for group in row.split("·")]
+    compared = [group for group in groups if len(group) > 1]
+    assert len(compared) >= 7
+    assert [group for group in compared if len(set(map(fold, group))) != 1] == []
