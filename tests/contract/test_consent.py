@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from hydrasms_app.schema import metadata
+from hydrasms_base.ids import new_id
 from hydrasms_base.sealing import Sealer
 from hydrasms_base.secret import Secret
 from hydrasms_billing.credits import LedgerCredits
@@ -15,15 +16,17 @@ from hydrasms_core.consent.model import Wish
 from hydrasms_core.consent.service import ConsentBook
 from hydrasms_core.consent.tables import last_senders, opt_outs
 from hydrasms_core.errors import RecipientOptedOut
-from hydrasms_core.inbound.model import Outcome
+from hydrasms_core.inbound.intake import Item
+from hydrasms_core.inbound.model import Outcome, checked
 from hydrasms_core.messaging.accept import Acceptance
 from hydrasms_core.messaging.delivery import OPTED_OUT
 from hydrasms_core.messaging.handover import Handover
 from hydrasms_core.messaging.model import Accepted, Status
 from hydrasms_core.settings import DeliverySettings
 from tests.support.consent import SEALER, consent_book
-from tests.support.delivery import ToldCarrier, message_of, queue, queued_message, rows_of
-from tests.support.inbound import ALICE, BOB, SENDER, Reception, make_records
+from tests.support.databases import ON_POSTGRES
+from tests.support.delivery import BOUND_S, ToldCarrier, message_of, queue, queued_message, rows_of
+from tests.support.inbound import ALICE, BOB, SENDER, Reception, make_records, text_of
 from tests.support.sends import AT_MS, NUMBER, a_send
 
 PHONE = NUMBER.e164
@@ -313,3 +316,74 @@ async def test_a_handover_that_asked_nobody_would_hand_it_on(database, clock):
     await queue(database, queued_message(clock.now_ms(), SENDER, account_id=ALICE))
     await stop(database, ALICE, SENDER)
     assert (await desk.claim()).batches
+
+
+# ---- a STOP and a handover at once -----------------------------------------------------------------------------
+
+
+class Heedless(ConsentBook):
+    """Holds nothing."""
+
+    async def hold(self, tx, numbers):
+        return None
+
+
+async def race(reception, clock, consent=None):
+    """Let a worker claim a message while a STOP for it is being committed; returns the claim."""
+    database, desk = reception.database, Desk(reception.database, clock, consent)
+    await reception.sent(ALICE)
+    await queue(database, queued_message(clock.now_ms(), SENDER, account_id=ALICE))
+    heard = asyncio.Event()
+    claims = []
+    arrival = checked(text_of("STOP"), new_id(), now_ms=clock.now_ms())
+
+    async def claim():
+        await heard.wait()
+        claims.append(await desk.claim())
+
+    async def stopping(tx):
+        outcomes = await reception.intake.commit(tx, [Item(arrival)])
+        heard.set()
+        # Until the worker either has to wait for this, or has what it wanted without.
+        while not claims:
+            waiting = await tx.execute(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+            if waiting.scalar_one():
+                break
+        return outcomes
+
+    async with asyncio.timeout(BOUND_S):
+        await asyncio.gather(database.write(stopping), claim())
+    assert await reception.refuses(ALICE)
+    return claims[0]
+
+
+@ON_POSTGRES
+async def test_a_worker_that_looks_while_a_stop_is_being_committed_waits_for_it(reception, clock):
+    assert not (await race(reception, clock)).batches
+
+
+@ON_POSTGRES
+async def test_a_worker_that_held_nothing_would_hand_a_message_on_after_the_stop(reception, clock):
+    # The control.
+    assert (await race(reception, clock, Heedless(SEALER))).batches
+
+
+@ON_POSTGRES
+async def test_workers_that_hand_on_to_the_same_phones_do_not_stand_in_each_others_way(database, clock):
+    book, source = consent_book(), random.Random(3)
+    numbers = [f"+4477009{number:05}" for number in range(200)]
+
+    async def work(account):
+        for _ in range(5):
+            chosen = source.sample(numbers, 120)
+
+            async def hand(tx, chosen=chosen):
+                await book.hold(tx, chosen)
+                await book.sent(tx, [(account, number) for number in chosen], at_ms=clock.now_ms())
+
+            await database.write(hand)
+
+    await asyncio.gather(*(work(account) for account in (ALICE, BOB) for _ in range(3)))
+    found = await database.read(lambda tx: book.last_senders(tx, numbers, hold=False))
+    assert set(found.values()) <= {ALICE, BOB}
+    assert len(found) > 150
