@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from hydrasms_app.housekeeping import Housekeeping
 from hydrasms_base.ids import is_id, new_id
+from hydrasms_core.carriers.simulator.carrier import SimulatedCarrier
 from hydrasms_core.errors import InvalidArgument, NotFound, Overloaded, StoreUnavailable
+from hydrasms_core.inbound import replies_store
 from hydrasms_core.inbound.intake import Item, Stored
 from hydrasms_core.inbound.model import Outcome, checked
 from hydrasms_core.messaging.model import InboundMessage
@@ -351,3 +354,25 @@ async def test_what_is_just_within_bounds_is_taken(reception):
     assert (await reception.inbound.receive(text)).duplicate
     long_word = await reception.receive("x" * 10_000)
     assert long_word.message.shortcode == "x" * 64
+
+
+# ---- what is forgotten -------------------------------------------------------------------------------------
+
+
+async def test_carriers_names_and_replies_that_are_done_are_forgotten_after_a_week(
+    reception, database, clock
+):
+    await reception.receive("pizza one", reference="1")
+    waiting = await reception.receive("pizza two", reference="2", sender="+447700900124")
+    first, _ = await reception.replies()
+    await database.write(lambda tx: replies_store.fail(tx, [first["id"]]))
+    housekeeping = Housekeeping(database, SimulatedCarrier(database, clock), clock)
+    clock.advance(7 * 24 * 3600)
+    await housekeeping.purge()
+    assert len(await reception.references()) == len(await reception.replies()) == 2
+    clock.advance(1)
+    await housekeeping.purge()
+    assert await reception.references() == []
+    # A reply that still waits is the worker's to give up.
+    assert [reply["id"] for reply in await reception.replies()] == [waiting.message.id]
+    assert len(await reception.messages()) == 2
