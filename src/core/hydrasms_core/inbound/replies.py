@@ -42,10 +42,9 @@ def reply_to(arrival: Arrival, outcome: Outcome, *, changed: bool) -> Reply | No
     None goes to a name or a short number, and none answers what may be such a reply itself: two machines must not
     talk to each other for ever.
     """
-    if arrival.number is None or is_automatic(arrival.text):
-        return None
+    # In this order because most texts get no reply, and reading the whole of one costs the most.
     kind = _kind(arrival, outcome, changed=changed)
-    if kind is None:
+    if kind is None or arrival.number is None or is_automatic(arrival.text):
         return None
     content = _TEXTS[kind].format(word=arrival.word)
     return Reply(arrival.id, arrival.number, content, kind, arrival.taken_at_ms)
@@ -58,6 +57,8 @@ def is_automatic(text: str) -> bool:
 
 
 def _kind(arrival: Arrival, outcome: Outcome, *, changed: bool) -> ReplyKind | None:
+    if outcome is Outcome.ROUTED:
+        return None
     if outcome is Outcome.UNKNOWN_SHORTCODE:
         return ReplyKind.UNKNOWN if arrival.word and arrival.ask is None else None
     if len(arrival.text) > MAX_ASKING_CHARACTERS:
