@@ -192,6 +192,9 @@ class _CountedTransaction:
         self._database.statements += 1
         return await self._tx.hold(name, alone=alone)
 
+    def after_commit(self, call: Callable[[], None]) -> None:
+        self._tx.after_commit(call)
+
 
 class ToldCarrier:
     """A carrier that answers what it is told to, once it may."""

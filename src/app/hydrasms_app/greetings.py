@@ -1,6 +1,7 @@
 """What a server says on standard output once it is up: where everything is and how to begin."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydrasms_app.settings import Settings
@@ -46,6 +47,10 @@ def _all_in_one(
 ) -> str:
     base = f"http://{settings.http_host}:{port}"
     lines = ["hydrasms is up.", f"  REST API   {base}", _core_line(settings, core_addresses), *more]
+    if settings.webhook_networks is None and isinstance(settings.database, Path):
+        lines.append(
+            "  webhooks   may go to this host as well, for a trial (HYDRASMS_WEBHOOK_ALLOW=none: they may not)"
+        )
     if key is not None:
         lines += [
             f"  demo key   {key}",

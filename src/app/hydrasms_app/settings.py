@@ -6,11 +6,12 @@ docs/configuration.md lists them all. Everything is checked at once and every fa
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hydrasms_app.core_address import is_loopback
 from hydrasms_app.problems import Problem
+from hydrasms_core.webhooks.addresses import Network, networks
 
 
 class Settings(BaseSettings):
@@ -61,6 +62,11 @@ class Settings(BaseSettings):
     """How many processes serve everything on the same ports."""
     sent_from: str = Field(default="+2899682626", min_length=1, max_length=20)
     """What recipients see as the sender."""
+    replies_per_hour: int = Field(default=3, ge=0, le=1_000)
+    """How many automatic replies one number gets within an hour at most."""
+    webhook_allow: str | None = None
+    """Networks that webhooks may go to although they are not on the public internet, with commas between them, or
+    none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is logged."""
     log_format: Literal["auto", "json", "text"] = "auto"
@@ -69,6 +75,12 @@ class Settings(BaseSettings):
     """Whether an edge passes concurrent sends on to a core in another process together."""
     reflection: bool = False
     """Whether the core describes itself to tools such as grpcurl."""
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _name_networks(cls, text: str | None) -> str | None:
+        _webhook_networks(text)
+        return text
 
     @model_validator(mode="after")
     def _keep_tokens_off_the_network(self) -> "Settings":
@@ -97,6 +109,11 @@ class Settings(BaseSettings):
         return frozenset(name.strip() for name in self.tls_allowed.split(",") if name.strip())
 
     @property
+    def webhook_networks(self) -> tuple[Network, ...] | None:
+        """Networks beside the public internet that webhooks may go to; None where nothing is said about it."""
+        return _webhook_networks(self.webhook_allow)
+
+    @property
     def token_file(self) -> Path:
         """File that holds the service token."""
         return self.token_path or self.data_dir / "service.token"
@@ -120,6 +137,12 @@ class Settings(BaseSettings):
             "HYDRASMS_DATABASE_URL must be postgresql://USER:PASSWORD@HOST:PORT/NAME or sqlite:///PATH "
             "(sqlite:////PATH for an absolute one)."
         )
+
+
+def _webhook_networks(text: str | None) -> tuple[Network, ...] | None:
+    if text is None:
+        return None
+    return () if text.strip().lower() == "none" else networks(text)
 
 
 def load_settings(**flags: Any) -> Settings:

@@ -31,6 +31,10 @@ class Caller:
             raise NotFound("account")
         return self.account_id
 
+    def account_or_all(self, named: str) -> str | None:
+        """Return the account that this call is for; None, which stands for all, where a service names none."""
+        return None if self.account_id is None and not named else self.account_for(named)
+
 
 _current: ContextVar[Caller] = ContextVar("hydrasms_caller")
 

@@ -20,6 +20,7 @@ from hydrasms_app.cli import (
     ledger,
     messages,
     server,
+    shortcodes,
     simulate,
     transactions,
 )
@@ -84,6 +85,7 @@ app.add_typer(keys.app, name="key")
 app.add_typer(credit.app, name="credits")
 app.add_typer(transactions.app, name="transactions")
 app.add_typer(messages.app, name="messages")
+app.add_typer(shortcodes.app, name="shortcode")
 app.add_typer(simulate.app, name="simulate")
 app.add_typer(ledger.app, name="ledger")
 app.command()(certs.certs)

@@ -1,6 +1,6 @@
 """The core: accounts, billing and messaging over one database, behind one gRPC server."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,17 @@ from hydrasms.messaging.v1 import (
     forwarding_service_pb2_grpc,
     messaging_service_pb2,
     messaging_service_pb2_grpc,
+    shortcode_service_pb2,
+    shortcode_service_pb2_grpc,
 )
+from hydrasms_app.compose.events import happenings_of
+from hydrasms_app.compose.inbound import inbound_of
 from hydrasms_app.compose.listeners import Listener
+from hydrasms_app.compose.pending import NoHooks
 from hydrasms_app.compose.process import Process
+from hydrasms_app.compose.wakes import Wakes
 from hydrasms_app.database import lanes_of, open_signal
+from hydrasms_app.sealing import sealer_of
 from hydrasms_app.settings import Settings
 from hydrasms_app.token import service_token
 from hydrasms_base.secret import Secret
@@ -24,10 +31,13 @@ from hydrasms_billing.service import Billing
 from hydrasms_billing.servicer import BillingServicer
 from hydrasms_core.accounts import store as accounts_store
 from hydrasms_core.accounts.directory import AccessDirectory
+from hydrasms_core.accounts.plans import AccountPlans
 from hydrasms_core.accounts.service import Accounts
 from hydrasms_core.accounts.servicer import AccountServicer
 from hydrasms_core.carriers.simulator.servicer import SimulatorServicer
+from hydrasms_core.consent.service import ConsentBook
 from hydrasms_core.db.transaction import Database
+from hydrasms_core.events.service import Events
 from hydrasms_core.messaging.forwarding import Forwarding
 from hydrasms_core.messaging.service import Messaging
 from hydrasms_core.messaging.servicer import ForwardingServicer, MessagingServicer
@@ -35,12 +45,15 @@ from hydrasms_core.rpc.auth import Authentication, ServiceTokens, account_method
 from hydrasms_core.rpc.interceptors import Deadlines, Errors, Observation, Pipeline, RequestIds
 from hydrasms_core.rpc.server import GrpcServer
 from hydrasms_core.settings import MessagingSettings
+from hydrasms_core.shortcodes.service import Shortcodes
+from hydrasms_core.shortcodes.servicer import ShortcodeServicer
 
 _FILES = (
     account_service_pb2.DESCRIPTOR,
     billing_service_pb2.DESCRIPTOR,
     messaging_service_pb2.DESCRIPTOR,
     forwarding_service_pb2.DESCRIPTOR,
+    shortcode_service_pb2.DESCRIPTOR,
     simulator_service_pb2.DESCRIPTOR,
 )
 _DRAIN_S = 10.0
@@ -60,30 +73,34 @@ async def start_core(
     process: Process,
     settings: Settings,
     database: Database,
-    wake: Callable[[], None],
+    wakes: Wakes,
     listeners: Sequence[Listener],
 ) -> Core:
-    """Serve the core's calls, and call `wake` when there is a message to hand on; raises Problem.
+    """Serve the core's calls, and call `wakes` when workers have something to do; raises Problem.
 
     When the process ends, no call is let in any more, those in progress are answered and the batches in flight
     are finished.
     """
     token = service_token(settings)
-    server, messaging = _server(process, settings, database, wake)
+    consent = ConsentBook(await sealer_of(settings, database))
+    server, messaging, events = _server(process, settings, database, consent, wakes)
+    process.keep_running("events", events.run())
     process.stack.push_async_callback(messaging.drain)
     addresses = tuple(listener.take(process, server) for listener in listeners)
     process.stack.push_async_callback(server.stop, _DRAIN_S)
+    # Before the server waits for the calls in progress: those that wait for events are to end.
+    process.stack.callback(events.stop)
     await server.start()
     return Core(server, addresses, token)
 
 
-def wake_others(process: Process, settings: Settings) -> Callable[[], None]:
-    """Return what wakes the dispatchers of other processes, for a core that has none in its own."""
+def wake_others(process: Process, settings: Settings) -> Wakes:
+    """Return what wakes the loops of other processes, for a core that has none in its own."""
     signal = open_signal(settings)
     if signal is None:
-        return _nobody_to_wake
+        return Wakes(_nobody_to_wake, _nobody_to_wake)
     process.keep_running("signal", signal.run_sending())
-    return signal.send
+    return Wakes(signal.send, signal.send)
 
 
 def _nobody_to_wake() -> None:
@@ -91,32 +108,40 @@ def _nobody_to_wake() -> None:
 
 
 def _server(
-    process: Process, settings: Settings, database: Database, wake: Callable[[], None]
-) -> tuple[GrpcServer, Messaging]:
+    process: Process, settings: Settings, database: Database, consent: ConsentBook, wakes: Wakes
+) -> tuple[GrpcServer, Messaging, Events]:
     clock, ledger = process.clock, LedgerCredits()
     directory = AccessDirectory(database, accounts_store, clock)
     messaging = Messaging(
         database,
         ledger,
+        consent,
         directory,
         clock,
         MessagingSettings(sent_from=settings.sent_from),
-        wake,
+        wakes.messages,
         lanes_of(settings, database),
+        happenings_of(process),
     )
+    inbound = inbound_of(process, settings, database, consent, wakes.texts)
+    events = Events(database, directory, process.bell)
+
+    shortcodes = Shortcodes(database, directory, AccountPlans(), NoHooks(), happenings_of(process), clock)
+    accounts = Accounts(database, ledger, clock, directory.recheck, followers=[shortcodes])
 
     def add_servicers(server: Any) -> None:
-        account_service_pb2_grpc.add_AccountServiceServicer_to_server(
-            AccountServicer(Accounts(database, ledger, clock, directory.recheck)), server
-        )
+        account_service_pb2_grpc.add_AccountServiceServicer_to_server(AccountServicer(accounts), server)
         billing_service_pb2_grpc.add_BillingServiceServicer_to_server(
             BillingServicer(Billing(database, clock)), server
         )
         messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(
-            MessagingServicer(messaging), server
+            MessagingServicer(messaging, inbound, events), server
         )
         forwarding_service_pb2_grpc.add_ForwardingServiceServicer_to_server(
             ForwardingServicer(Forwarding(messaging, directory, clock)), server
+        )
+        shortcode_service_pb2_grpc.add_ShortcodeServiceServicer_to_server(
+            ShortcodeServicer(shortcodes), server
         )
         simulator_service_pb2_grpc.add_SimulatorServiceServicer_to_server(SimulatorServicer(database), server)
 
@@ -136,4 +161,4 @@ def _server(
         reflect=settings.reflection,
         share_port=process.siblings is not None,
     )
-    return server, messaging
+    return server, messaging, events

@@ -46,6 +46,7 @@ async def start_edge(
         port = await http.start()
     except OSError:
         raise port_taken("HYDRASMS_HTTP_PORT", settings.http_port) from None
+    process.own_ports.add(port)
     process.stack.push_async_callback(http.stop)
     return port
 

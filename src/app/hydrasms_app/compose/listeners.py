@@ -17,14 +17,16 @@ class TcpListener(NamedTuple):
     port: int
     identity: Identity | None = None
 
-    def take(self, _process: Process, server: GrpcServer) -> str:
+    def take(self, process: Process, server: GrpcServer) -> str:
         """Bind it and return its address; raises Problem."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         credentials = None if self.identity is None else self.identity.for_server()
         try:
-            return f"{host}:{server.listen(f'{host}:{self.port}', credentials)}"
+            port = server.listen(f"{host}:{self.port}", credentials)
         except AddressInUse:
             raise port_taken("HYDRASMS_GRPC_PORT", self.port) from None
+        process.own_ports.add(port)
+        return f"{host}:{port}"
 
 
 class UnixListener(NamedTuple):

@@ -40,7 +40,7 @@ async def start_operations(process: Process, settings: Settings) -> Readiness:
         return readiness
     http = HttpServer(create_operations_app(readiness, process.metrics), settings.ops_host, settings.ops_port)
     try:
-        await http.start()
+        process.own_ports.add(await http.start())
     except OSError:
         raise port_taken("HYDRASMS_OPS_PORT", settings.ops_port) from None
     process.stack.push_async_callback(http.stop)

@@ -10,6 +10,7 @@ from typing import Any
 from hydrasms_base.clock import SystemClock
 from hydrasms_base.log import get_logger
 from hydrasms_base.metrics import Metrics
+from hydrasms_core.events.bell import Bell
 
 log = get_logger(__name__)
 
@@ -37,6 +38,10 @@ class Process:
         self.siblings = siblings
         self.clock = SystemClock()
         self.metrics = siblings.metrics if siblings is not None else Metrics()
+        self.own_ports: set[int] = set()
+        """The ports that are listened on, at which no webhook may knock."""
+        self.bell = Bell()
+        """Rung where something has happened to an account."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when a background loop has died; it then holds the reason."""
 

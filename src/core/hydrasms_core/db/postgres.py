@@ -6,7 +6,7 @@ here, on the driver's own connection, where set statements run as well: a group 
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Literal, TypeVar, cast
 
 import asyncpg
@@ -165,7 +165,9 @@ class PostgresDatabase:
             if ended != "COMMIT":
                 # So it answers where a statement had failed and the work went on as if it had not.
                 raise IntegrityViolation("a statement of the transaction had failed")
-            return result
+        for call in transaction.afterwards:
+            call()
+        return result
 
 
 class PostgresTransaction:
@@ -182,6 +184,8 @@ class PostgresTransaction:
         self._deferred: list[tuple[SetStatement, Sequence[Sequence[Any]], Mapping[str, Any]]] = []
         self.changed = False
         """Whether it may have changed anything."""
+        self.afterwards: list[Callable[[], None]] = []
+        """What to call once it is committed."""
 
     async def execute(
         self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
@@ -228,6 +232,10 @@ class PostgresTransaction:
         await self.flush()
         await self._driver.execute(_HOLD_ALONE if alone else _HOLD_TOGETHER, name)
         return True
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Have something called once the transaction is committed."""
+        self.afterwards.append(call)
 
     async def flush(self) -> None:
         """Run what was deferred, as one statement."""

@@ -8,7 +8,7 @@ docs/decisions/0003 says why this is not aiosqlite, with figures. Processes that
 
 import asyncio
 import sqlite3
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -111,6 +111,7 @@ class _OpenTransaction:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
         self._driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+        self.afterwards: list[Callable[[], None]] = []
 
     async def execute(
         self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
@@ -140,10 +141,17 @@ class _OpenTransaction:
         # The whole database is held.
         return False
 
+    def after_commit(self, call: Callable[[], None]) -> None:
+        self.afterwards.append(call)
+
 
 def _transact(connection: sa.Connection, work: Work[T]) -> T:
     with connection.begin():
-        return _run_at_once(work(_OpenTransaction(connection)))  # type: ignore[arg-type]
+        transaction = _OpenTransaction(connection)
+        result: T = _run_at_once(work(transaction))  # type: ignore[arg-type]
+    for call in transaction.afterwards:
+        call()
+    return result
 
 
 def _run_at_once(coroutine: Coroutine[Any, Any, T]) -> T:

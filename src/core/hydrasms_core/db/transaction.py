@@ -58,6 +58,13 @@ class Transaction(Protocol):
         """
         ...
 
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Have something called once the transaction is committed, on whatever thread that is; it must not fail.
+
+        For waking others, who look for themselves: where the commit's answer is lost, nothing is called.
+        """
+        ...
+
 
 Work = Callable[[Transaction], Awaitable[T]]
 """Something to do inside one transaction."""

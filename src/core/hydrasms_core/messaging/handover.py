@@ -27,8 +27,9 @@ from hydrasms_core.messaging.delivery import (
     when_unreported,
 )
 from hydrasms_core.messaging.delivery_store import Due, Key
+from hydrasms_core.messaging.happening import Untold, status_changes
 from hydrasms_core.messaging.model import Status
-from hydrasms_core.messaging.ports import Charge, Credits
+from hydrasms_core.messaging.ports import Charge, Consent, Credits, Happenings
 from hydrasms_core.messaging.receipts import apply_parked
 from hydrasms_core.settings import DeliverySettings
 
@@ -83,11 +84,19 @@ class Handover:
     """Claims, settles and gives up messages, in as many statements for a thousand as for one."""
 
     def __init__(
-        self, credits: Credits, carriers: Carriers, clock: Clock, settings: DeliverySettings
+        self,
+        credits: Credits,
+        consent: Consent,
+        carriers: Carriers,
+        clock: Clock,
+        settings: DeliverySettings,
+        happenings: Happenings | None = None,
     ) -> None:
         self._credits = credits
+        self._consent = consent
         self._carriers = carriers
         self._clock = clock
+        self._happenings: Happenings = happenings or Untold()
         self._most = settings.max_batch
         self._lease_ms = round(settings.lease_s * 1000)
         self._receipt_timeout_ms = round(settings.receipt_timeout_s * 1000)
@@ -102,13 +111,18 @@ class Handover:
         due = await store.take_due(tx, now_ms=now_ms, most=self._most, living=living, spare=spare)
         batches: defaultdict[str, Batch] = defaultdict(lambda: Batch(lane=due[0].lane))
         given_up: list[tuple[Due, Change]] = []
+        handed: list[tuple[str, str]] = []
+        refusing = await self._refusing(tx, due)
         for message in due:
-            change = when_due(message.standing, now_ms=now_ms, lease_ms=self._lease_ms)
+            opted_out = _pair(message) in refusing
+            change = when_due(message.standing, now_ms=now_ms, lease_ms=self._lease_ms, opted_out=opted_out)
             if change.step is None:
                 given_up.append((message, change))
             else:
                 _add(batches[self._carriers.route(message.recipient).name], message, change)
+                handed.append(_pair(message))
         await self._hand_out(tx, claim_id, batches, now_ms)
+        await self._consent.sent(tx, handed, at_ms=now_ms)
         if given_up:
             await self._give_up(tx, given_up, now_ms)
         next_submit_ms, next_receipt_ms = await store.next_due(tx)
@@ -147,6 +161,8 @@ class Handover:
             await store.set_status(tx, statuses, at_ms=now_ms)
             refunds = [_charge(message.key, message.credits) for message, _, c in settled if c.refund]
             await self._refund(tx, refunds, now_ms)
+            told = status_changes((m.key, c.status, c.failure, c.refund) for m, _, c in settled)
+            await self._happenings.record(tx, told, at_ms=now_ms)
             taken = [
                 (*message.key, answer.reference)
                 for message, answer, _ in settled
@@ -154,7 +170,8 @@ class Handover:
             ]
             if taken:
                 await store.add_references(tx, carrier, taken, lane=batch.lane)
-                await apply_parked(tx, carrier, [reference for _, _, reference in taken], at_ms=now_ms)
+                references = [reference for _, _, reference in taken]
+                await apply_parked(tx, carrier, references, at_ms=now_ms, happenings=self._happenings)
         return Settlement(
             Counter(change.status for _, _, change in settled),
             len(batch.held) - len(settled),
@@ -172,6 +189,13 @@ class Handover:
                 at_ms=now_ms,
             )
             await store.forget(tx, [key for key, _ in overdue])
+            # One that was settled already stays as it was, and nothing is told of it again.
+            told = status_changes(
+                (key, becomes, NO_RECEIPT, False)
+                for key, status in overdue
+                if (becomes := when_unreported(status)) is not status
+            )
+            await self._happenings.record(tx, told, at_ms=now_ms)
         return len(overdue)
 
     async def bring_forward(self, tx: Transaction) -> int:
@@ -186,6 +210,13 @@ class Handover:
     async def release_claims(self, tx: Transaction) -> int:
         """Let the claims of dead predecessors end at once; returns how many messages they held."""
         return await store.release_claims(tx, now_ms=self._clock.now_ms())
+
+    async def _refusing(self, tx: Transaction, due: Sequence[Due]) -> set[tuple[str, str]]:
+        """Return the (account, recipient) pairs of phones that want no more, and let no STOP come in between."""
+        if not due:
+            return set()
+        await self._consent.hold(tx, {message.recipient for message in due})
+        return await self._consent.refusing(tx, {_pair(message) for message in due})
 
     async def _hand_out(
         self, tx: Transaction, claim_id: str, batches: Mapping[str, Batch], now_ms: int
@@ -219,10 +250,18 @@ class Handover:
             await store.set_status(tx, statuses, at_ms=now_ms)
             refunds = [_charge((due.account_id, due.message_id), due.credits) for due, c in moved if c.refund]
             await self._refund(tx, refunds, now_ms)
+            told = status_changes(
+                ((due.account_id, due.message_id), c.status, c.failure, c.refund) for due, c in moved
+            )
+            await self._happenings.record(tx, told, at_ms=now_ms)
 
     async def _refund(self, tx: Transaction, charges: Sequence[Charge], now_ms: int) -> None:
         if charges:
             await self._credits.refund(tx, charges, at_ms=now_ms)
+
+
+def _pair(due: Due) -> tuple[str, str]:
+    return due.account_id, due.recipient
 
 
 def _add(batch: Batch, due: Due, change: Change) -> None:

@@ -21,6 +21,7 @@ from hydrasms_core.errors import (
 from hydrasms_core.idempotency.model import check_key, fingerprint
 from hydrasms_core.messaging import store
 from hydrasms_core.messaging.accept import Acceptance, Outcome, Send
+from hydrasms_core.messaging.happening import Untold, status_changes
 from hydrasms_core.messaging.lanes import OneLane
 from hydrasms_core.messaging.model import (
     MAX_BATCH,
@@ -34,7 +35,7 @@ from hydrasms_core.messaging.model import (
     may_become,
 )
 from hydrasms_core.messaging.numbering import PhoneNumber, parse_recipient
-from hydrasms_core.messaging.ports import Charge, Credits, Lanes, SendingAccounts
+from hydrasms_core.messaging.ports import Charge, Consent, Credits, Happenings, Lanes, SendingAccounts
 from hydrasms_core.messaging.text import measure
 from hydrasms_core.paging import Page, page_of, page_request
 from hydrasms_core.settings import MessagingSettings
@@ -47,11 +48,13 @@ class Messaging:
         self,
         database: Database,
         credits: Credits,
+        consent: Consent,
         accounts: SendingAccounts,
         clock: Clock,
         settings: MessagingSettings,
         wake: Callable[[], None],
         lanes: Lanes | None = None,
+        happenings: Happenings | None = None,
     ) -> None:
         self._database = database
         self._credits = credits
@@ -59,10 +62,11 @@ class Messaging:
         self._clock = clock
         self._settings = settings
         self._wake = wake
+        self._happenings: Happenings = happenings or Untold()
         self._lanes: Lanes = lanes or OneLane()
         self._writers: list[GroupCommit[Send, Accepted]] = []
         for lane in range(self._lanes.number):
-            acceptance = Acceptance(credits, lane)
+            acceptance = Acceptance(credits, consent, lane)
             self._writers.append(
                 GroupCommit(
                     database,
@@ -79,8 +83,8 @@ class Messaging:
         """Accept one message: when this returns, debit, message and its place in the queue are durable.
 
         Raises, in this order: NotFound, AccountSuspended, SendingNotEnabled; InvalidIdempotencyKey,
-        InvalidRecipient, InvalidContent; IdempotencyMismatch; InsufficientCredits. Whatever it raises, nothing
-        was debited, stored or sent.
+        InvalidRecipient, InvalidContent; IdempotencyMismatch; RecipientOptedOut; InsufficientCredits. Whatever it
+        raises, nothing was debited, stored or sent.
         """
         await self._accounts.require_sending(account_id)
         send = self.checked(account_id, draft, actor=actor)
@@ -183,6 +187,8 @@ class Messaging:
             ):
                 charge = Charge(account_id, message_id, message.credits, actor)
                 await self._credits.refund(tx, [charge], at_ms=now_ms)
+                told = status_changes([((account_id, message_id), Status.CANCELLED, "", True)])
+                await self._happenings.record(tx, told, at_ms=now_ms)
             # Whatever it was before: where it could not be taken, a worker or another caller was first.
             message = await self._found(tx, account_id, message_id)
             if message.status is not Status.CANCELLED:
