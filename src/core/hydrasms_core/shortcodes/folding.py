@@ -23,6 +23,9 @@ import unicodedata
 MAX_WORD_CHARS = 64
 """How much of a first word is kept: more than any shortcode has, and little enough to store and to quote."""
 
+# How much of a word is looked at: to put very many marks into their order takes very long.
+_MOST_LOOKED_AT = 512
+
 _IGNORABLE = (
     # Default_Ignorable_Code_Point, and the marks of interlinear annotation.
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
@@ -37,17 +40,22 @@ _DOT_ABOVE = "\u0307"
 
 
 def fold(word: str) -> str:
-    """Return a word without what does not count; it may become longer, or empty. Never raises, and is idempotent."""
+    """Return a word without what does not count, cut to 64 characters; it may be empty.
+
+    Never raises, and is idempotent.
+    """
     if word.isascii() and word.isprintable():
-        return word.lower()
-    text = _INVISIBLE.sub("", _decomposed(word))
+        return word[:MAX_WORD_CHARS].lower()
+    looked_at = _INVISIBLE.sub("", word)[:_MOST_LOOKED_AT]
+    text = _INVISIBLE.sub("", _decomposed(looked_at))
     text = _decomposed(text.casefold()).replace("ı", "i")
     text = "".join(map(_digit, text))
-    return unicodedata.normalize("NFC", _without_dots(text) if _DOT_ABOVE in text else text)
+    text = _without_dots(text) if _DOT_ABOVE in text else text
+    return unicodedata.normalize("NFC", text)[:MAX_WORD_CHARS]
 
 
 def first_word(text: str) -> tuple[str, str]:
-    """Return the first word of a text, folded and cut to 64 characters, and the content.
+    """Return the first word of a text, folded, and the content.
 
     White space and invisible characters before the word are passed over. The word ends at white space; punctuation
     is a part of it. The content is what follows the white space after it, verbatim, to the last character. A text
@@ -55,7 +63,7 @@ def first_word(text: str) -> tuple[str, str]:
     """
     match = _FIRST_WORD.match(text)
     assert match is not None  # the pattern takes nothing as well
-    return fold(match[1])[:MAX_WORD_CHARS], text[match.end() :]
+    return fold(match[1]), text[match.end() :]
 
 
 def _decomposed(text: str) -> str:
