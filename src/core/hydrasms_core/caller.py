@@ -31,6 +31,10 @@ class Caller:
             raise NotFound("account")
         return self.account_id
 
+    def account_if_any(self, named: str) -> str | None:
+        """Return the account that this call is for, as `account_for`; None where a service names none."""
+        return self.account_for(named) if named or self.account_id is not None else None
+
 
 _current: ContextVar[Caller] = ContextVar("hydrasms_caller")
 

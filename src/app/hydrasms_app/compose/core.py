@@ -13,11 +13,14 @@ from hydrasms.messaging.v1 import (
     messaging_service_pb2,
     messaging_service_pb2_grpc,
 )
+from hydrasms.webhooks.v1 import webhook_service_pb2, webhook_service_pb2_grpc
 from hydrasms_app.compose.listeners import Listener
 from hydrasms_app.compose.process import Process
 from hydrasms_app.database import lanes_of, open_signal
+from hydrasms_app.sealing import sealer_of
 from hydrasms_app.settings import Settings
 from hydrasms_app.token import service_token
+from hydrasms_base.sealing import Sealer
 from hydrasms_base.secret import Secret
 from hydrasms_billing.credits import LedgerCredits
 from hydrasms_billing.service import Billing
@@ -35,6 +38,10 @@ from hydrasms_core.rpc.auth import Authentication, ServiceTokens, account_method
 from hydrasms_core.rpc.interceptors import Deadlines, Errors, Observation, Pipeline, RequestIds
 from hydrasms_core.rpc.server import GrpcServer
 from hydrasms_core.settings import MessagingSettings
+from hydrasms_core.webhooks.endpoints import Endpoints
+from hydrasms_core.webhooks.sealed import EndpointSecrets
+from hydrasms_core.webhooks.service import Webhooks
+from hydrasms_core.webhooks.servicer import WebhookServicer
 
 _FILES = (
     account_service_pb2.DESCRIPTOR,
@@ -42,6 +49,7 @@ _FILES = (
     messaging_service_pb2.DESCRIPTOR,
     forwarding_service_pb2.DESCRIPTOR,
     simulator_service_pb2.DESCRIPTOR,
+    webhook_service_pb2.DESCRIPTOR,
 )
 _DRAIN_S = 10.0
 
@@ -69,7 +77,8 @@ async def start_core(
     are finished.
     """
     token = service_token(settings)
-    server, messaging = _server(process, settings, database, wake)
+    sealer = await sealer_of(settings, database)
+    server, messaging = _server(process, settings, database, wake, sealer)
     process.stack.push_async_callback(messaging.drain)
     addresses = tuple(listener.take(process, server) for listener in listeners)
     process.stack.push_async_callback(server.stop, _DRAIN_S)
@@ -91,7 +100,7 @@ def _nobody_to_wake() -> None:
 
 
 def _server(
-    process: Process, settings: Settings, database: Database, wake: Callable[[], None]
+    process: Process, settings: Settings, database: Database, wake: Callable[[], None], sealer: Sealer
 ) -> tuple[GrpcServer, Messaging]:
     clock, ledger = process.clock, LedgerCredits()
     directory = AccessDirectory(database, accounts_store, clock)
@@ -104,6 +113,7 @@ def _server(
         wake,
         lanes_of(settings, database),
     )
+    endpoints = Endpoints(EndpointSecrets(sealer))
 
     def add_servicers(server: Any) -> None:
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(
@@ -119,6 +129,9 @@ def _server(
             ForwardingServicer(Forwarding(messaging, directory, clock)), server
         )
         simulator_service_pb2_grpc.add_SimulatorServiceServicer_to_server(SimulatorServicer(database), server)
+        webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
+            WebhookServicer(Webhooks(database, directory, endpoints, clock, wake), clock), server
+        )
 
     authentication = Authentication(
         ServiceTokens(settings.token_file, clock),
