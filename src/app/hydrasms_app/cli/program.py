@@ -22,6 +22,7 @@ from hydrasms_app.cli import (
     server,
     simulate,
     transactions,
+    webhooks,
 )
 from hydrasms_app.cli.output import shown
 from hydrasms_app.problems import Problem
@@ -86,6 +87,8 @@ app.add_typer(transactions.app, name="transactions")
 app.add_typer(messages.app, name="messages")
 app.add_typer(simulate.app, name="simulate")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(webhooks.app, name="webhook")
+app.add_typer(webhooks.deliveries, name="deliveries")
 app.command()(certs.certs)
 app.command()(server.version)
 

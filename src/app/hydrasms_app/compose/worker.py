@@ -47,7 +47,10 @@ async def start_worker(
         await pushing.release_claims()
     receipts = ReceiptIntake(database, clock, metrics)
     process.keep_running("simulator", simulator.run(receipts))
-    process.keep_running("housekeeping", Housekeeping(database, simulator, clock).run())
+    housekeeping = Housekeeping(
+        database, simulator, clock, deliveries_kept_days=settings.webhook_deliveries_kept_days
+    )
+    process.keep_running("housekeeping", housekeeping.run())
     process.keep_running("deliverer", pushing.run(), drain=pushing.stop)
     process.keep_running("dispatcher", delivery.run(), drain=delivery.stop)
 
