@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     webhook_allow: str | None = None
     """Networks that webhooks may go to although they are not on the public internet, with commas between them, or
     none."""
+    webhook_deliveries_kept_days: int = Field(default=30, ge=1, le=3_650)
+    """For how many days what was pushed to webhooks, and every attempt at it, can be looked at."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is logged."""
     log_format: Literal["auto", "json", "text"] = "auto"

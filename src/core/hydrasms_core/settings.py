@@ -86,3 +86,28 @@ class DeliverySettings(BaseModel):
 
     idle_s: float = Field(default=5.0, gt=1.0)
     """The longest time between two looks at the outbox, in seconds, where nobody calls."""
+
+
+class WebhookSettings(BaseModel):
+    """How pushes are handed to receivers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_in_flight: int = Field(default=200, ge=1, le=10_000)
+    """How many attempts of this process may be under way at once."""
+
+    max_per_receiver: int = Field(default=4, ge=1, le=200)
+    """How many of them to one endpoint; one where its last attempt failed."""
+
+    max_failing: int = Field(default=50, ge=1)
+    """How many of them to endpoints whose last attempt failed, all together."""
+
+    lease_s: float = Field(default=60.0, gt=0)
+    """How long a claim holds without being renewed, in seconds; then its worker counts as dead. Longer than an
+    attempt takes."""
+
+    pace_s: float = Field(default=0.02, ge=0)
+    """The least time between two looks at the queue, in seconds; in return many pushes share each transaction."""
+
+    idle_s: float = Field(default=5.0, gt=1.0)
+    """The longest time between two looks at the queue, in seconds, where nobody calls."""

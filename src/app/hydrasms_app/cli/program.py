@@ -23,6 +23,7 @@ from hydrasms_app.cli import (
     shortcodes,
     simulate,
     transactions,
+    webhooks,
 )
 from hydrasms_app.cli.output import shown
 from hydrasms_app.problems import Problem
@@ -88,6 +89,8 @@ app.add_typer(messages.app, name="messages")
 app.add_typer(shortcodes.app, name="shortcode")
 app.add_typer(simulate.app, name="simulate")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(webhooks.app, name="webhook")
+app.add_typer(webhooks.deliveries, name="deliveries")
 app.command()(certs.certs)
 app.command()(server.version)
 

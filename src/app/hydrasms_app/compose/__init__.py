@@ -89,7 +89,7 @@ async def running(
     async with _process(siblings) as process:
         database = _opened(process, settings)
         wakes = (
-            await start_worker(process, settings, database, alone=alone)
+            await start_worker(process, settings, database, alone=alone, all_in_one=True)
             if dispatcher
             else wake_others(process, settings)
         )
@@ -122,7 +122,7 @@ async def running_worker(settings: Settings) -> AsyncIterator[RunningWorker]:
         readiness = await start_operations(process, settings)
         await await_database(settings)
         database = _opened(process, settings)
-        await start_worker(process, settings, database, alone=False)
+        await start_worker(process, settings, database, alone=False, all_in_one=False)
         readiness.begin(process, database_answers(database))
         yield RunningWorker(process.failure)
         log.info("draining")

@@ -15,16 +15,17 @@ from hydrasms.messaging.v1 import (
     shortcode_service_pb2,
     shortcode_service_pb2_grpc,
 )
+from hydrasms.webhooks.v1 import webhook_service_pb2, webhook_service_pb2_grpc
 from hydrasms_app.compose.events import happenings_of
 from hydrasms_app.compose.inbound import inbound_of
 from hydrasms_app.compose.listeners import Listener
-from hydrasms_app.compose.pending import NoHooks
 from hydrasms_app.compose.process import Process
 from hydrasms_app.compose.wakes import Wakes
 from hydrasms_app.database import lanes_of, open_signal
 from hydrasms_app.sealing import sealer_of
 from hydrasms_app.settings import Settings
 from hydrasms_app.token import service_token
+from hydrasms_base.sealing import Sealer
 from hydrasms_base.secret import Secret
 from hydrasms_billing.credits import LedgerCredits
 from hydrasms_billing.service import Billing
@@ -47,6 +48,10 @@ from hydrasms_core.rpc.server import GrpcServer
 from hydrasms_core.settings import MessagingSettings
 from hydrasms_core.shortcodes.service import Shortcodes
 from hydrasms_core.shortcodes.servicer import ShortcodeServicer
+from hydrasms_core.webhooks.endpoints import Endpoints
+from hydrasms_core.webhooks.sealed import EndpointSecrets
+from hydrasms_core.webhooks.service import Webhooks
+from hydrasms_core.webhooks.servicer import WebhookServicer
 
 _FILES = (
     account_service_pb2.DESCRIPTOR,
@@ -55,6 +60,7 @@ _FILES = (
     forwarding_service_pb2.DESCRIPTOR,
     shortcode_service_pb2.DESCRIPTOR,
     simulator_service_pb2.DESCRIPTOR,
+    webhook_service_pb2.DESCRIPTOR,
 )
 _DRAIN_S = 10.0
 
@@ -82,8 +88,8 @@ async def start_core(
     are finished.
     """
     token = service_token(settings)
-    consent = ConsentBook(await sealer_of(settings, database))
-    server, messaging, events = _server(process, settings, database, consent, wakes)
+    sealer = await sealer_of(settings, database)
+    server, messaging, events = _server(process, settings, database, sealer, wakes)
     process.keep_running("events", events.run())
     process.stack.push_async_callback(messaging.drain)
     addresses = tuple(listener.take(process, server) for listener in listeners)
@@ -108,10 +114,11 @@ def _nobody_to_wake() -> None:
 
 
 def _server(
-    process: Process, settings: Settings, database: Database, consent: ConsentBook, wakes: Wakes
+    process: Process, settings: Settings, database: Database, sealer: Sealer, wakes: Wakes
 ) -> tuple[GrpcServer, Messaging, Events]:
-    clock, ledger = process.clock, LedgerCredits()
+    clock, ledger, consent = process.clock, LedgerCredits(), ConsentBook(sealer)
     directory = AccessDirectory(database, accounts_store, clock)
+    happenings = happenings_of(process, wakes.texts)
     messaging = Messaging(
         database,
         ledger,
@@ -121,12 +128,12 @@ def _server(
         MessagingSettings(sent_from=settings.sent_from),
         wakes.messages,
         lanes_of(settings, database),
-        happenings_of(process),
+        happenings,
     )
     inbound = inbound_of(process, settings, database, consent, wakes.texts)
     events = Events(database, directory, process.bell)
-
-    shortcodes = Shortcodes(database, directory, AccountPlans(), NoHooks(), happenings_of(process), clock)
+    endpoints = Endpoints(EndpointSecrets(sealer))
+    shortcodes = Shortcodes(database, directory, AccountPlans(), endpoints, happenings, clock)
     accounts = Accounts(database, ledger, clock, directory.recheck, followers=[shortcodes])
 
     def add_servicers(server: Any) -> None:
@@ -144,6 +151,9 @@ def _server(
             ShortcodeServicer(shortcodes), server
         )
         simulator_service_pb2_grpc.add_SimulatorServiceServicer_to_server(SimulatorServicer(database), server)
+        webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
+            WebhookServicer(Webhooks(database, directory, endpoints, clock, wakes.texts), clock), server
+        )
 
     authentication = Authentication(
         ServiceTokens(settings.token_file, clock),

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from hydrasms_app.compose.events import happenings_of
-from hydrasms_app.compose.pending import NoPushes
 from hydrasms_app.compose.process import Process
 from hydrasms_app.database import lanes_of
 from hydrasms_app.settings import Settings
@@ -14,6 +13,7 @@ from hydrasms_core.db.transaction import Database
 from hydrasms_core.inbound.service import Inbound
 from hydrasms_core.settings import InboundSettings
 from hydrasms_core.shortcodes import store as shortcodes_store
+from hydrasms_core.webhooks.pushes import PushQueue
 
 
 def inbound_of(
@@ -32,8 +32,8 @@ def inbound_of(
         AccessDirectory(database, accounts_store, process.clock),
         shortcodes_store,
         consent,
-        NoPushes(),
-        happenings_of(process),
+        PushQueue(),
+        happenings_of(process, wake),
         process.clock,
         InboundSettings(sent_from=settings.sent_from, replies_per_hour=settings.replies_per_hour),
         wake,

@@ -10,4 +10,4 @@ class Wakes(NamedTuple):
     messages: Callable[[], None]
     """There is a message to hand on."""
     texts: Callable[[], None]
-    """There is a text from a phone to reply to or to push."""
+    """There is something to reply to or to push."""

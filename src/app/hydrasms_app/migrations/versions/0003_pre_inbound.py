@@ -147,6 +147,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("account_id", "id", name=op.f("pk_webhook_deliveries")),
         **_partitioned(),
     )
+    op.create_index(op.f("ix_webhook_deliveries_id"), "webhook_deliveries", ["id"], unique=False)
+    op.create_index(
+        "ix_webhook_deliveries_undelivered",
+        "webhook_deliveries",
+        ["account_id", "status", "id"],
+        unique=False,
+        sqlite_where=sa.text("status <> 'delivered'"),
+        postgresql_where=sa.text("status <> 'delivered'"),
+    )
     op.create_table(
         "webhook_outbox",
         sa.Column("account_id", _ID, nullable=False),
@@ -157,11 +166,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("delivery_id", "account_id", name=op.f("pk_webhook_outbox")),
         **_partitioned(),
     )
-    op.create_index(op.f("ix_webhook_outbox_due_at_ms"), "webhook_outbox", ["due_at_ms"], unique=False)
     op.create_index(
-        op.f("ix_webhook_outbox_account_id_endpoint_id_due_at_ms"),
+        "ix_webhook_outbox_queues",
         "webhook_outbox",
-        ["account_id", "endpoint_id", "due_at_ms"],
+        ["endpoint_id", "due_at_ms", "delivery_id"],
         unique=False,
     )
     op.create_table(
