@@ -92,7 +92,7 @@ class EventFeed:
         if scope["method"] == "HEAD":
             return _Head()
         self._streams.take(digest)
-        return _Stream(listed, first, self._settings, self._streams, digest)
+        return _Stream(listed, after or first.next_after, first, self._settings, self._streams, digest)
 
 
 class _Head(Response):
@@ -109,12 +109,14 @@ class _Stream(Response):
     def __init__(
         self,
         listed: ListFrom,
+        begins: str,
         first: ListEventsResponse,
         settings: EdgeSettings,
         streams: Streams,
         digest: str,
     ) -> None:
         self._listed = listed
+        self._begins = begins
         self._page = first
         self._settings = settings
         self._streams = streams
@@ -148,7 +150,7 @@ class _Stream(Response):
         """Write events as they come, and return when no more are to come."""
         await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
         # The place without an event: who is cut off before the first one goes on from here.
-        await self._write(send, f"retry: {_RETRY_MS}\nid: {self._page.next_after}\n\n".encode())
+        await self._write(send, f"retry: {_RETRY_MS}\nid: {self._begins}\n\n".encode())
         page: ListEventsResponse | None = self._page
         while page is not None:
             self._page = page
