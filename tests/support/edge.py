@@ -12,23 +12,35 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from starlette.types import ASGIApp
 
+from hydrasms.messaging.v1 import (
+    event_pb2,
+    forwarding_service_pb2_grpc,
+    message_pb2,
+    messaging_service_pb2_grpc,
+)
 from hydrasms.messaging.v1 import forwarding_service_pb2 as forwarding_pb
-from hydrasms.messaging.v1 import forwarding_service_pb2_grpc, message_pb2, messaging_service_pb2_grpc
 from hydrasms.messaging.v1 import messaging_service_pb2 as pb
 from hydrasms.type.v1 import phone_number_pb2
 from hydrasms_base.keys import digest_key, generate_key
 from hydrasms_base.metrics import Metrics
 from hydrasms_base.secret import Secret
-from hydrasms_core.errors import DomainError, InsufficientCredits, InvalidRecipient, UnknownApiKey
+from hydrasms_core.errors import (
+    DomainError,
+    InsufficientCredits,
+    InvalidPageToken,
+    InvalidRecipient,
+    UnknownApiKey,
+)
 from hydrasms_core.idempotency.model import check_key
 from hydrasms_core.messaging.model import check_content
 from hydrasms_core.messaging.numbering import parse_recipient
 from hydrasms_core.rpc.errors import to_status
 from hydrasms_core.rpc.interceptors import Errors, Pipeline
 from hydrasms_core.rpc.loopback import Loopback
-from hydrasms_edge.app import create_app
+from hydrasms_edge.app import create_app, streams_of
 from hydrasms_edge.server import HttpServer
 from hydrasms_edge.settings import EdgeSettings
+from hydrasms_edge.streams import Streams
 
 TOKEN = "the-service-token"
 KEY = generate_key()
@@ -38,6 +50,31 @@ MESSAGE_ID = "018f0000-0000-7000-8000-000000000001"
 FORM = "application/x-www-form-urlencoded"
 FIRST_BODY = b"recipient=+447700900000&content=Hello from Hep.gg"
 WAIT_S = 20.0
+
+
+class FakeFeed:
+    """Events in a list; the places in it are their cursors."""
+
+    def __init__(self) -> None:
+        self.events: list[event_pb2.Event] = []
+        self._added = asyncio.Event()
+
+    def add(self, **fields: Any) -> None:
+        """Let something happen."""
+        self.events.append(event_pb2.Event(id=str(len(self.events) + 1), **fields))
+        self._added.set()
+        self._added = asyncio.Event()
+
+    async def listed(self, request: pb.ListEventsRequest) -> pb.ListEventsResponse:
+        """Answer as the core does."""
+        if request.after and not request.after.isdigit():
+            raise InvalidPageToken("Send the id of an event.", field="after")
+        place = len(self.events) if request.from_now and not request.after else int(request.after or 0)
+        if place >= len(self.events):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._added.wait(), request.wait_ms / 1000)
+        found = self.events[place : place + request.page_size]
+        return pb.ListEventsResponse(events=found, next_after=str(place + len(found)))
 
 
 class FakeCore(
@@ -51,6 +88,7 @@ class FakeCore(
         """What a key's account is refused with, by the key's digest."""
         self.inbound: list[message_pb2.InboundMessage] = []
         self.replay = False
+        self.feed = FakeFeed()
         self.instead: Callable[[grpc.aio.ServicerContext[Any, Any]], Awaitable[None]] | None = None
         """Runs before anything else in a call, to misbehave."""
 
@@ -107,6 +145,11 @@ class FakeCore(
         self._admit(request, dict(context.invocation_metadata()))
         return pb.ListInboundMessagesResponse(messages=self.inbound)
 
+    async def ListEvents(self, request, context):
+        await self._misbehave(context)
+        self._admit(request, dict(context.invocation_metadata()))
+        return await self.feed.listed(request)
+
     async def _misbehave(self, context):
         if self.instead is not None:
             await self.instead(context)
@@ -142,6 +185,7 @@ class Edge:
     core: FakeCore
     metrics: Metrics
     health: health_aio.HealthServicer
+    streams: Streams
 
     async def call(
         self,
@@ -214,8 +258,10 @@ def make_edge(channel: Any = None, core: FakeCore | None = None, **settings: Any
         channel = Loopback([_pipeline()])
         _add(core, health, channel)
     metrics = Metrics()
-    app = create_app(channel, Secret(TOKEN), metrics, EdgeSettings(**settings))
-    return Edge(app, core, metrics, health)
+    edge = EdgeSettings(**settings)
+    streams = streams_of(edge, metrics)
+    app = create_app(channel, Secret(TOKEN), metrics, edge, streams=streams)
+    return Edge(app, core, metrics, health, streams)
 
 
 @contextlib.asynccontextmanager

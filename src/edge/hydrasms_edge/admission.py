@@ -13,6 +13,7 @@ from hydrasms_base.log import get_logger
 from hydrasms_base.metrics import Metrics
 from hydrasms_edge.errors import present, unavailable
 from hydrasms_edge.scope import REQUEST_ID, request_id_for
+from hydrasms_edge.streams import Streams
 
 _BOUNDED = b"/api/"
 """What the paths begin with whose requests are counted and refused; the others are for those who look after us."""
@@ -23,10 +24,11 @@ log = get_logger(__name__)
 
 
 class Admission:
-    """Lets requests in as long as no more than so many are in progress."""
+    """Lets requests in as long as no more than so many are in progress, but for the streams among them."""
 
-    def __init__(self, most: int, metrics: Metrics) -> None:
+    def __init__(self, most: int, metrics: Metrics, streams: Streams | None = None) -> None:
         self._most = most
+        self._streams = streams
         self._counter = metrics.counter(
             "http_refused", "Requests refused unread because too many were in progress."
         )
@@ -36,6 +38,8 @@ class Admission:
 
     def admits(self, url: bytes, in_progress: int) -> bool:
         """Tell whether a request for this path may be read while so many are in progress."""
+        if self._streams is not None:
+            in_progress -= self._streams.open
         return in_progress < self._most or not url.startswith(_BOUNDED)
 
     def refusal(self, scope: Scope) -> tuple[list[tuple[bytes, bytes]], bytes]:

@@ -19,11 +19,13 @@ from hydrasms_base.metrics import Metrics
 from hydrasms_base.secret import Secret
 from hydrasms_edge.coalescing import Coalescer
 from hydrasms_edge.errors import ApiError, core_reason, from_core, present
+from hydrasms_edge.events import EventFeed
 from hydrasms_edge.observe import Observation
 from hydrasms_edge.operations import Exposition, Operations, Ready, core_serves, only
 from hydrasms_edge.public import PublicMessages, SendMessage, online
 from hydrasms_edge.scope import ROUTE, request_id_of
 from hydrasms_edge.settings import EdgeSettings
+from hydrasms_edge.streams import Streams
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -38,10 +40,12 @@ def create_app(
     metrics: Metrics,
     settings: EdgeSettings,
     exposition: Exposition | None = None,
+    streams: Streams | None = None,
 ) -> ASGIApp:
     """Return the edge for a core behind a channel, which the service token opens, or the channel's certificate.
 
-    `exposition` is what it shows as its metrics; its own ones unless given.
+    `exposition` is what it shows as its metrics; its own ones unless given. `streams` are its streams of events, for
+    whoever is to end them.
     """
     messaging: Any = MessagingServiceStub(channel)
     send: SendMessage = messaging.SendMessage
@@ -50,14 +54,21 @@ def create_app(
         forwarding: Any = ForwardingServiceStub(channel)
         send = Coalescer(forwarding, token, metrics, reach=_reaching(channel)).send
     public = PublicMessages(messaging, send, token, settings)
+    feed = EventFeed(messaging, token, settings, streams or streams_of(settings, metrics))
     ready = core_serves(channel, settings.readiness_deadline_s)
     paths = {
         **_operations(ready, exposition or only(metrics)),
         "/api/messages": Resource("/api/messages", {"GET": public.list_inbound, "POST": public.send}),
+        "/v1/events": Resource("/v1/events", {"GET": feed.follow}),
         "/": Resource("/", {"GET": online}),
     }
     # Outermost first: whatever the layers below let through, Observation answers and notes.
     return Observation(Paths(paths), metrics)
+
+
+def streams_of(settings: EdgeSettings, metrics: Metrics) -> Streams:
+    """Return what counts an edge's streams of events."""
+    return Streams(settings.max_streams, settings.max_streams_a_key, metrics)
 
 
 def create_operations_app(ready: Ready, metrics: Metrics) -> ASGIApp:

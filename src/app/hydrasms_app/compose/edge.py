@@ -11,7 +11,7 @@ from hydrasms_app.listening import port_taken
 from hydrasms_app.settings import Settings
 from hydrasms_base.secret import Secret
 from hydrasms_edge.admission import Admission
-from hydrasms_edge.app import create_app
+from hydrasms_edge.app import create_app, streams_of
 from hydrasms_edge.server import HttpServer
 from hydrasms_edge.settings import EdgeSettings
 
@@ -31,16 +31,17 @@ async def start_edge(
 ) -> int:
     """Serve the REST API and return its port; raises Problem.
 
-    When the process ends, no new connection is taken and the requests in progress are answered.
+    When the process ends, no new connection is taken, streams end, and the requests in progress are answered.
     """
     siblings, edge = process.siblings, EdgeSettings(coalesce=settings.coalesce)
     exposition = None if siblings is None else siblings.exposition
+    streams = streams_of(edge, process.metrics)
     http = HttpServer(
-        create_app(channel, token, process.metrics, edge, exposition),
+        create_app(channel, token, process.metrics, edge, exposition, streams),
         settings.http_host,
         settings.http_port,
         listening=None if siblings is None else siblings.http,
-        admission=Admission(edge.max_in_progress, process.metrics),
+        admission=Admission(edge.max_in_progress, process.metrics, streams),
     )
     try:
         port = await http.start()
@@ -48,6 +49,8 @@ async def start_edge(
         raise port_taken("HYDRASMS_HTTP_PORT", settings.http_port) from None
     process.own_ports.add(port)
     process.stack.push_async_callback(http.stop)
+    # Streams never end by themselves: they are told to before the requests in progress are waited for.
+    process.stack.callback(streams.end)
     return port
 
 
