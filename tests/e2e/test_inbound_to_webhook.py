@@ -130,7 +130,7 @@ def test_the_newest_100_are_listed_newest_first(server):
         for number in range(101):
             core.ReceiveInbound(
                 pb.ReceiveInboundRequest(carrier="test", sender=PHONE, text=f"order {number}"),
-                metadata=[("authorization", f"Bearer {token}")],
+                metadata=(("authorization", f"Bearer {token}"),),
                 timeout=30,
             )
     rows = server.get("/api/messages", Authorization=account.key).body

@@ -11,7 +11,8 @@ import pytest
 
 from hydrasms_app.certificates import make_trial_certificates
 from hydrasms_base.clock import SystemClock
-from hydrasms_core.webhooks.addresses import Guard, networks
+from hydrasms_base.networks import networks
+from hydrasms_core.webhooks.addresses import Guard
 from hydrasms_core.webhooks.connector import BUDGET_S, Connector
 from hydrasms_core.webhooks.names import SystemNames
 from hydrasms_core.webhooks.ports import MAX_ANSWER_BYTES, Answered, Refusal, Unanswered

@@ -7,7 +7,8 @@ import aiohttp
 import pytest
 
 from hydrasms_base.clock import SystemClock
-from hydrasms_core.webhooks.addresses import Guard, RefusedTarget, networks, target_of
+from hydrasms_base.networks import networks
+from hydrasms_core.webhooks.addresses import Guard, RefusedTarget, target_of
 from hydrasms_core.webhooks.connector import Connector
 from hydrasms_core.webhooks.ports import Answered, Refusal, Unanswered
 from tests.support.receivers import FakeNames, answering, canary_on_every_address, receiving

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hydrasms_base.networks import networks
 from hydrasms_core.webhooks.addresses import (
     REFUSED,
     Guard,
     RefusedTarget,
     meant,
-    networks,
     refused_range,
     target_of,
 )

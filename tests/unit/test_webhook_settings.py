@@ -8,7 +8,7 @@ from hydrasms_app.compose.process import Process
 from hydrasms_app.compose.webhooks import allowed_networks, open_poster
 from hydrasms_app.problems import Problem
 from hydrasms_app.settings import load_settings
-from hydrasms_core.webhooks.addresses import networks
+from hydrasms_base.networks import networks
 from hydrasms_core.webhooks.ports import Refusal, Unanswered
 
 POSTGRES = "postgresql://u:p@db/x"

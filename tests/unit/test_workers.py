@@ -39,6 +39,7 @@ OTHERS = {
     "sent_from": "Ünï 漢字",
     "replies_per_hour": 7,
     "webhook_allow": "10.1.0.0/16",
+    "webhook_deliveries_kept_days": 9,
     "log_level": "warning",
     "log_format": "text",
     "reflection": True,

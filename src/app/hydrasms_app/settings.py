@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hydrasms_app.core_address import is_loopback
 from hydrasms_app.problems import Problem
-from hydrasms_core.webhooks.addresses import Network, networks
+from hydrasms_base.networks import Network, networks
 
 
 class Settings(BaseSettings):

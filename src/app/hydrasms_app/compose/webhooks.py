@@ -5,7 +5,8 @@ from pathlib import Path
 from hydrasms_app.compose.process import Process
 from hydrasms_app.settings import Settings
 from hydrasms_base.log import get_logger
-from hydrasms_core.webhooks.addresses import Guard, Network, networks
+from hydrasms_base.networks import Network, networks
+from hydrasms_core.webhooks.addresses import Guard
 from hydrasms_core.webhooks.connector import Connector
 
 _THIS_HOST = networks("127.0.0.0/8, ::1/128")
