@@ -11,6 +11,7 @@ from bench import (
     channel,
     dispatch,
     growth,
+    inbound,
     memory,
     overload,
     postgres,
@@ -28,6 +29,7 @@ from tools.postgres import NoPostgres
 _BENCHMARKS: dict[str, Callable[[Plan], report.Benchmark]] = {
     "send": send.run,
     "store": store.run,
+    "inbound": inbound.run,
     "channel": channel.run,
     "batch": batch.run,
     "workers": workers.run,
@@ -39,8 +41,8 @@ _BENCHMARKS: dict[str, Callable[[Plan], report.Benchmark]] = {
     "memory": memory.run,
 }
 # What takes many minutes is run only when asked for by name.
-_ALL = ("send", "store", "channel", "batch", "workers", "split", "postgres", "dispatch")
-_WITHOUT_WRK = {"store", "channel", "batch"}
+_ALL = ("send", "store", "inbound", "channel", "batch", "workers", "split", "postgres", "dispatch")
+_WITHOUT_WRK = {"store", "inbound", "channel", "batch"}
 _LATEST = Path(__file__).parents[1] / "build" / "bench" / "latest.json"
 
 

@@ -15,7 +15,10 @@ from bench.hammer import Call, hammer
 from bench.sample import Sample
 from bench.store_run import open_accounts, sends_of
 from hydrasms_base.ids import new_id
+from hydrasms_base.sealing import Sealer
+from hydrasms_base.secret import Secret
 from hydrasms_billing.credits import LedgerCredits
+from hydrasms_core.consent.service import ConsentBook
 from hydrasms_core.db.group_commit import GroupCommit
 from hydrasms_core.db.postgres import PostgresDatabase
 from hydrasms_core.messaging.accept import Acceptance, Send
@@ -85,7 +88,7 @@ async def run(way: str, callers: int, seconds: float, accounts: int, url: str) -
         database = PostgresDatabase(url)
         stack.push_async_callback(database.close)
         make = sends_of((await open_accounts(database))[:accounts])
-        acceptance = Acceptance(LedgerCredits())
+        acceptance = Acceptance(LedgerCredits(), ConsentBook(Sealer(Secret("a key of the benchmark"))))
         call: Call
         if way == "group":
             writer: GroupCommit[Send, Accepted] = GroupCommit(database, acceptance.commit, acceptance.landed)

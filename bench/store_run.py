@@ -16,8 +16,11 @@ from bench.texts import random_recipient, random_text
 from hydrasms_app import migrate
 from hydrasms_base.clock import SystemClock
 from hydrasms_base.ids import new_id
+from hydrasms_base.sealing import Sealer
+from hydrasms_base.secret import Secret
 from hydrasms_billing.credits import LedgerCredits
 from hydrasms_billing.pricing import price
+from hydrasms_core.consent.service import ConsentBook
 from hydrasms_core.db.group_commit import GroupCommit
 from hydrasms_core.db.sqlite import SqliteDatabase
 from hydrasms_core.db.transaction import Database, Transaction
@@ -83,7 +86,7 @@ async def run(way: str, callers: int, seconds: float, path: Path) -> Sample:
     """Measure one way of accepting sends on a fresh database."""
     database = SqliteDatabase(path)
     make = sends_of(await open_accounts(database))
-    acceptance = Acceptance(LedgerCredits())
+    acceptance = Acceptance(LedgerCredits(), ConsentBook(Sealer(Secret("a key of the benchmark"))))
     naive: NaiveStore | None = None
     call: Call
     if way == "group":

@@ -14,6 +14,7 @@ from hydrasms_core.messaging import store
 from hydrasms_core.messaging.accept import Acceptance
 from hydrasms_core.messaging.model import Accepted, Status
 from hydrasms_core.messaging.tables import messages, outbox
+from tests.support.consent import consent_book
 from tests.support.sends import AT_MS, a_send, costing
 
 ledger = LedgerCredits()
@@ -33,7 +34,7 @@ class Ledger:
         return account_id
 
     async def commit(self, *sends):
-        return await self.database.write(lambda tx: Acceptance(ledger).commit(tx, sends))
+        return await self.database.write(lambda tx: Acceptance(ledger, consent_book()).commit(tx, sends))
 
     async def balance(self, account_id):
         return (await self.column(balances.c.balance, balances.c.account_id == account_id))[0]

@@ -18,6 +18,7 @@ from hydrasms_core.messaging.model import Status
 from hydrasms_core.messaging.receipts import take_in
 from hydrasms_core.messaging.tables import carrier_references, outbox, receipts
 from hydrasms_core.settings import DeliverySettings
+from tests.support.consent import consent_book
 from tests.support.delivery import (
     ObservedDatabase,
     RecordedCredits,
@@ -41,7 +42,9 @@ class Desk:
     def __init__(self, database, ledger, clock, **settings):
         self.database = database
         self.clock = clock
-        self.handover = Handover(ledger, Carriers([ToldCarrier()]), clock, DeliverySettings(**settings))
+        self.handover = Handover(
+            ledger, consent_book(), Carriers([ToldCarrier()]), clock, DeliverySettings(**settings)
+        )
 
     async def claim(self, *living):
         return await self.database.write(lambda tx: self.handover.claim(tx, living))

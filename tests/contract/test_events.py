@@ -147,7 +147,7 @@ async def test_followers_act_in_the_same_transaction(database):
         seen.append([happening.subject_id for happening in happenings])
         raise RuntimeError("undone")
 
-    seen = []
+    seen: list[list[str]] = []
     book = Book(database, [follower])
     with pytest.raises(RuntimeError):
         await book.record("a", "b")

@@ -169,6 +169,9 @@ async def test_a_batch_is_three_statements_however_many_charges_and_accounts(dat
         async def hold(self, name, *, alone):
             return await self._tx.hold(name, alone=alone)
 
+        def after_commit(self, call):
+            self._tx.after_commit(call)
+
     charges = [charge(account_ids[number % 10]) for number in range(200)]
     refusals = await database.write(lambda tx: ledger.spend(Counting(tx), charges, at_ms=AT_MS))
     assert refusals == [None] * 200

@@ -13,6 +13,7 @@ from hydrasms_core.messaging.handover import Handover
 from hydrasms_core.messaging.receipts import take_in
 from hydrasms_core.messaging.service import Messaging
 from hydrasms_core.settings import DeliverySettings, MessagingSettings
+from tests.support.consent import FakeConsent
 from tests.support.delivery import (
     ACCOUNT,
     VALIDITY_MS,
@@ -33,7 +34,12 @@ class Desk:
         self.clock = clock
         self.happenings = RecordedHappenings(Bell())
         self.handover = Handover(
-            ledger, Carriers([ToldCarrier()]), clock, DeliverySettings(), happenings=self.happenings
+            ledger,
+            FakeConsent(),
+            Carriers([ToldCarrier()]),
+            clock,
+            DeliverySettings(),
+            happenings=self.happenings,
         )
 
     async def queue(self, number=1, **changes):
@@ -155,6 +161,7 @@ async def test_a_message_that_was_taken_back_is_told_once_with_its_refund(desk, 
     messaging = Messaging(
         database,
         credits,
+        FakeConsent(),
         FakeSendingAccounts(),
         desk.clock,
         MessagingSettings(),

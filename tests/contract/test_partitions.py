@@ -29,6 +29,7 @@ from hydrasms_core.messaging.receipts import ReceiptIntake
 from hydrasms_core.messaging.service import Messaging
 from hydrasms_core.settings import DeliverySettings, MessagingSettings
 from tests.support import databases
+from tests.support.consent import consent_book
 from tests.support.delivery import ToldCarrier
 from tests.support.explained import ExplainingDatabase
 
@@ -65,10 +66,17 @@ class Fleet:
         self.accounts = Accounts(database, ledger, clock, directory.recheck)
         self.billing = Billing(database, clock)
         self.carrier = ToldCarrier()
-        self.handover = Handover(ledger, Carriers([self.carrier]), clock, DeliverySettings())
+        self.handover = Handover(ledger, consent_book(), Carriers([self.carrier]), clock, DeliverySettings())
         self.intake = ReceiptIntake(database, clock, Metrics())
         self.messaging = Messaging(
-            database, ledger, directory, clock, MessagingSettings(), lambda: None, lanes or self.lanes
+            database,
+            ledger,
+            consent_book(),
+            directory,
+            clock,
+            MessagingSettings(),
+            lambda: None,
+            lanes or self.lanes,
         )
 
     async def open(self, number):

@@ -14,6 +14,7 @@ from hydrasms_core.errors import CommitUnknown, StoreUnavailable
 from hydrasms_core.messaging import store
 from hydrasms_core.messaging.accept import Acceptance
 from hydrasms_core.messaging.model import Accepted
+from tests.support.consent import consent_book
 from tests.support.ledger import open_account
 from tests.support.relay import Fate, Relay
 from tests.support.sends import a_send
@@ -23,7 +24,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.postgresql
 
 CREDITS = 10
-acceptance = Acceptance(LedgerCredits())
+acceptance = Acceptance(LedgerCredits(), consent_book())
 
 
 @pytest.fixture

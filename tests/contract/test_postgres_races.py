@@ -26,6 +26,7 @@ from hydrasms_core.messaging.receipts import ReceiptIntake
 from hydrasms_core.messaging.service import Messaging
 from hydrasms_core.messaging.tables import receipts
 from hydrasms_core.settings import DeliverySettings, MessagingSettings
+from tests.support.consent import consent_book
 from tests.support.delivery import ToldCarrier
 from tests.support.gates import Gate
 from tests.support.ledger import open_account
@@ -48,11 +49,19 @@ class Process:
     def __init__(self, url, clock):
         self.database = PostgresDatabase(url)
         ledger = LedgerCredits()
-        self.acceptance = Acceptance(ledger)
+        self.acceptance = Acceptance(ledger, consent_book())
         self.messaging = Messaging(
-            self.database, ledger, FakeSendingAccounts(), clock, MessagingSettings(), lambda: None
+            self.database,
+            ledger,
+            consent_book(),
+            FakeSendingAccounts(),
+            clock,
+            MessagingSettings(),
+            lambda: None,
         )
-        self.handover = Handover(ledger, Carriers([ToldCarrier()]), clock, DeliverySettings(max_batch=MOST))
+        self.handover = Handover(
+            ledger, consent_book(), Carriers([ToldCarrier()]), clock, DeliverySettings(max_batch=MOST)
+        )
         self.intake = ReceiptIntake(self.database, clock, Metrics())
         self.clock = clock
 
@@ -151,7 +160,7 @@ class UnheldCredits(LedgerCredits):
 
 async def test_control_keys_that_are_looked_up_without_holding_the_account_are_caught(pair, account):
     for process in pair:
-        process.acceptance = Acceptance(UnheldCredits())
+        process.acceptance = Acceptance(UnheldCredits(), consent_book())
     with pytest.raises((IntegrityViolation, AssertionError)):
         await assert_one_key_is_one_message(pair, account)
 

@@ -72,7 +72,6 @@ async def test_over_an_edge_apart_the_contract_holds_for_all_cases_at_once(produ
 ELSEWHERE = {
     "UNSPECIFIED": "never sent",
     "DESTINATION_NOT_ALLOWED": "there are no destination policies yet",
-    "RECIPIENT_OPTED_OUT": "nobody can opt out yet",
     "RATE_LIMITED": "there is no throttle yet",
     "IDEMPOTENCY_IN_PROGRESS": "another process holds the account: tests/integration/test_held_account.py",
     "INTERNAL": "a bug: tests/integration/test_channels.py",

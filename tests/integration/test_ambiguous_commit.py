@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from hydrasms.billing.v1 import billing_service_pb2 as billing_pb
+from hydrasms.messaging.v1 import messaging_service_pb2 as messaging_pb
 from hydrasms_core.carriers.base import Refused
 from hydrasms_core.db.postgres import PostgresDatabase
 from hydrasms_core.messaging.model import Status
@@ -192,3 +193,39 @@ async def test_an_answer_that_nobody_may_have_kept_is_settled_once(make_world, p
         assert proxy.faults == []
         assert message.attempts == 1
     assert await world.ledger.refunds() == {message_id: 1}
+
+
+@pytest.mark.parametrize(
+    ("fault", "refused"),
+    [
+        (CommitFault.ANSWER_IS_LOST, False),
+        (CommitFault.ARRIVES_LATE, False),
+        (CommitFault.NEVER_ARRIVES, True),
+    ],
+)
+async def test_a_text_whose_commit_is_in_doubt_is_taken_in_once_and_never_lost(still, proxy, fault, refused):
+    # By then what the core writes when it starts is written, so that the fault meets the text.
+    await still.account()
+    request = messaging_pb.ReceiveInboundRequest(
+        carrier="simulator", carrier_message_id=fault.name, sender="+447700900123", text="pizza"
+    )
+
+    async def bring():
+        return await still.loopback.messaging.ReceiveInbound(
+            request, metadata=still.service, timeout=TIMEOUT_S
+        )
+
+    proxy.faults.append(fault)
+    if refused:
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await bring()
+        assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+    else:
+        assert not (await bring()).duplicate
+    assert proxy.faults == []
+    assert (await bring()).duplicate is not refused
+    assert (await bring()).duplicate
+    listed = await still.loopback.messaging.ListUnownedInboundMessages(
+        messaging_pb.ListUnownedInboundMessagesRequest(), metadata=still.service, timeout=TIMEOUT_S
+    )
+    assert len(listed.messages) == 1

@@ -424,4 +424,5 @@ async def test_reflection_is_behind_a_switch_and_the_token(tmp_path, clock, toke
 def test_a_method_is_an_accounts_own_where_it_has_an_http_annotation():
     methods = account_methods([pb.DESCRIPTOR])
     assert methods[f"/{SERVICE}/SendMessage"] is True
-    assert len(methods) == 7
+    assert methods[f"/{SERVICE}/ReceiveInbound"] is False
+    assert len(methods) == len(pb.DESCRIPTOR.services_by_name["MessagingService"].methods)

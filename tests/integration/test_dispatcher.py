@@ -22,6 +22,7 @@ from hydrasms_core.messaging.dispatcher import Dispatcher
 from hydrasms_core.messaging.model import Status
 from hydrasms_core.messaging.tables import outbox, receipts
 from hydrasms_core.settings import DeliverySettings
+from tests.support.consent import consent_book
 from tests.support.delivery import BOUND_S, PHONE, ToldCarrier, message_of, queue, queued_message, rows_of
 from tests.support.world import NEVER_S, World, phone
 
@@ -146,7 +147,13 @@ async def test_a_slow_carrier_holds_up_no_other_in_the_same_claim(observed, ledg
 
     world = World(observed, ledger, clock)
     world.dispatcher = Dispatcher(
-        observed, ledger, ByLastDigit([slow, quick]), clock, Metrics(), DeliverySettings(pace_s=0.0)
+        observed,
+        ledger,
+        consent_book(),
+        ByLastDigit([slow, quick]),
+        clock,
+        Metrics(),
+        DeliverySettings(pace_s=0.0),
     )
     async with world.running():
         first, second = await world.send(phone("0551"), phone("0552"))

@@ -24,6 +24,7 @@ from hydrasms_core.messaging.tables import messages, receipts
 from hydrasms_core.settings import DeliverySettings, MessagingSettings
 from tests.support.broken import UnfencedHandover
 from tests.support.clock import FakeClock
+from tests.support.consent import consent_book
 from tests.support.delivery import PHONE, ToldCarrier
 from tests.support.ledger import open_account
 from tests.support.messaging import FakeSendingAccounts
@@ -58,10 +59,11 @@ class Outage:
         self.source = random.Random(seed)
         ledger = LedgerCredits()
         self.messaging = Messaging(
-            database, ledger, FakeSendingAccounts(), clock, MessagingSettings(), lambda: None
+            database, ledger, consent_book(), FakeSendingAccounts(), clock, MessagingSettings(), lambda: None
         )
         self.handover = handover(
             ledger,
+            consent_book(),
             Carriers([ToldCarrier(name=CARRIER)]),
             clock,
             DeliverySettings(lease_s=LEASE_S, max_batch=CLAIM_SIZE),

@@ -12,13 +12,16 @@ from hydrasms_core.carriers.simulator import store
 from hydrasms_core.carriers.simulator.carrier import RECEIPT_LEASE_MS, SimulatedCarrier
 from hydrasms_core.carriers.simulator.inbox import Inbox
 from hydrasms_core.carriers.simulator.scripts import SCRIPTS
-from hydrasms_core.carriers.simulator.tables import simulated_receipts, simulated_texts
-from hydrasms_core.errors import InvalidPageToken, InvalidRecipient
+from hydrasms_core.carriers.simulator.store import Owed
+from hydrasms_core.carriers.simulator.tables import simulated_answers, simulated_receipts, simulated_texts
+from hydrasms_core.errors import InvalidPageToken, InvalidRecipient, StoreUnavailable
 from hydrasms_core.messaging.model import Status
 from hydrasms_core.messaging.tables import outbox, receipts
 from hydrasms_core.messaging.text import Encoding
 from tests.support.delivery import BOUND_S, PHONE, rows_of
 from tests.support.world import phone
+
+NOTHING = Owed()
 
 # ---- the scripts of docs/howto/simulator.md ----------------------------------------------------------------
 
@@ -173,6 +176,9 @@ async def test_a_receipt_that_was_not_acknowledged_is_sent_again_after_a_restart
             taken.extend(receipts)
             raise asyncio.CancelledError
 
+        async def receive_text(self, text):
+            raise AssertionError("no phone texts here")
+
     async with asyncio.timeout(BOUND_S):
         for _ in range(2):
             simulating = asyncio.create_task(SimulatedCarrier(world.database, world.clock).run(Forgetful()))
@@ -192,21 +198,75 @@ async def test_a_receipt_that_was_not_acknowledged_is_sent_again_after_a_restart
 async def test_receipts_that_one_process_took_to_send_no_other_gets_before_its_lease_ends(world):
     await world.simulator.submit([submission() for _ in range(20)])
 
-    async def take(now_ms, acknowledged=()):
+    async def take(now_ms, acknowledged=NOTHING):
         until_ms = now_ms + RECEIPT_LEASE_MS
         return await world.database.write(
-            lambda tx: store.next_receipts(tx, acknowledged, now_ms=now_ms, until_ms=until_ms, most=15)
+            lambda tx: store.next_owed(tx, acknowledged, now_ms=now_ms, until_ms=until_ms, most=15)
         )
 
     began_ms = world.clock.now_ms()
-    first, _ = await take(began_ms)
-    second, next_ms = await take(began_ms + 1)
-    assert (len(first), len(second), next_ms) == (15, 5, began_ms + RECEIPT_LEASE_MS)
-    assert len({receipt.reference for receipt in first + second}) == 20
-    assert await take(began_ms + 2, second) == ([], began_ms + RECEIPT_LEASE_MS)
-    again, next_ms = await take(began_ms + RECEIPT_LEASE_MS)
-    assert {receipt.reference for receipt in again} == {receipt.reference for receipt in first}
-    assert next_ms is None
+    first = await take(began_ms)
+    second = await take(began_ms + 1)
+    lease_ms = began_ms + RECEIPT_LEASE_MS
+    assert (len(first.receipts), len(second.receipts), second.next_ms) == (15, 5, lease_ms)
+    assert len({receipt.reference for receipt in (*first.receipts, *second.receipts)}) == 20
+    assert await take(began_ms + 2, second) == Owed([], [], lease_ms)
+    again = await take(lease_ms)
+    assert {receipt.reference for receipt in again.receipts} == {r.reference for r in first.receipts}
+    assert again.next_ms is None
+
+
+TEXTING = {
+    "0911": "STOP",
+    "0912": "I am away and will read your message when I am back.",
+    "0913": "Hello",
+}
+
+
+@pytest.mark.parametrize(("script", "answer"), TEXTING.items())
+async def test_phones_that_text_back_do_so_once_for_each_text(world, script, answer):
+    async with world.running():
+        message_id = await world.send(phone(script))
+        await world.until(message_id, Status.DELIVERED)
+
+        async def texted():
+            return world.texts and await rows_of(world.database, simulated_answers) == []
+
+        await world.database.until(texted)
+    (text,) = world.texts
+    (on_the_phone,) = await rows_of(world.database, simulated_texts)
+    assert (text.carrier, text.sender, text.content) == ("simulator", phone(script), answer)
+    assert text.reference == on_the_phone["id"]
+
+
+async def test_what_a_phone_texts_back_is_sent_again_under_the_same_reference_until_it_is_taken(world):
+    await world.simulator.submit([submission(phone("0911"))])
+    brought = []
+
+    class Refusing:
+        """Takes receipts, and has no room for the first of the texts."""
+
+        async def receive(self, receipts):
+            return None
+
+        async def receive_text(self, text):
+            brought.append(text)
+            raise StoreUnavailable if len(brought) == 1 else asyncio.CancelledError
+
+    simulating = asyncio.create_task(SimulatedCarrier(world.database, world.clock).run(Refusing()))
+    async with asyncio.timeout(BOUND_S):
+        await asyncio.wait([simulating])
+    # What was brought twice is still owed, for nobody has said that it was taken in.
+    assert [text.reference for text in brought] == [brought[0].reference] * 2
+    assert len(await rows_of(world.database, simulated_answers)) == 1
+    world.clock.advance(RECEIPT_LEASE_MS / 1000)
+    async with world.running():
+
+        async def settled():
+            return await rows_of(world.database, simulated_answers) == []
+
+        await world.database.until(settled)
+    assert [text.reference for text in world.texts] == [brought[0].reference]
 
 
 async def test_receipts_are_sent_again_until_they_are_taken(world):

@@ -16,6 +16,7 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from hydrasms.accounts.v1 import account_service_pb2 as accounts_pb
+from hydrasms.messaging.v1 import shortcode_service_pb2 as shortcodes_pb
 from hydrasms_base.ids import new_id
 from hydrasms_base.keys import generate_key
 from tests.support.databases import copy_of
@@ -35,7 +36,9 @@ FIELDS: dict[str, Any] = {
     "amount": 1,
     "reason": "a test",
     "name": "x",
+    "word": "anybodys",
 }
+_words = (f"settled{number}" for number in itertools.count())
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -76,18 +79,26 @@ class Tenant:
 
 
 async def settle(product: Product) -> Tenant:
-    account = await product.account(credits=10)
+    account = await product.account(credits=10, plan=accounts_pb.PLAN_PREMIUM)
     messages = [await product.send(account, f"secret {number}") for number in range(2)]
     inbound = [await product.receive(account.id, content="secret") for _ in range(2)]
     transactions = await product.transactions(account.id)
+    metadata = product.with_key(account.key)
+    shortcodes = [
+        await product.loopback.shortcodes.CreateShortcode(
+            shortcodes_pb.CreateShortcodeRequest(word=next(_words)), metadata=metadata
+        )
+        for _ in range(2)
+    ]
     objects = {
         "account": account.id,
         "api key": account.key_id,
         "message": messages[0].id,
         "inbound message": inbound[0].id,
         "transaction": transactions[0].id,
+        "shortcode": shortcodes[0].shortcode.id,
+        "shortcode, by its word": shortcodes[0].shortcode.word,
     }
-    metadata = product.with_key(account.key)
     pages = [
         await product.loopback.messaging.ListMessages(
             request("ListMessages", page_size=1), metadata=metadata
@@ -97,6 +108,9 @@ async def settle(product: Product) -> Tenant:
         ),
         await product.loopback.billing.ListTransactions(
             request("ListTransactions", page_size=1), metadata=metadata
+        ),
+        await product.loopback.shortcodes.ListShortcodes(
+            shortcodes_pb.ListShortcodesRequest(page_size=1), metadata=metadata
         ),
     ]
     tokens = [page.next_page_token for page in pages]
@@ -245,9 +259,8 @@ async def test_nothing_of_another_is_in_any_answer(product, methods):
     metadata = product.with_key(own.account.key)
     seen = ""
     for method in filter(is_an_accounts_own, methods):
-        found = await answer(
-            product.loopback.channel, method, filled(method, message_id=own.objects["message"]), metadata
-        )
+        named = {"message_id": own.objects["message"], "shortcode_id": own.objects["shortcode"]}
+        found = await answer(product.loopback.channel, method, filled(method, **named), metadata)
         assert found[0] is grpc.StatusCode.OK, method.full_name
         seen += str(found[1])
     listed = await product.http.get("/api/messages", headers={"Authorization": own.account.key})

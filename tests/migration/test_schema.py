@@ -21,6 +21,7 @@ from hydrasms_app.schema import metadata
 from hydrasms_billing.credits import LedgerCredits
 from hydrasms_billing.verify import verify_ledger
 from hydrasms_core.messaging.accept import Acceptance
+from tests.support.consent import consent_book
 from tests.support.databases import KINDS, connected, empty_of, opened
 from tests.support.ledger import fill, open_account
 from tests.support.schemas import schema_of
@@ -46,7 +47,7 @@ def put_in_rows(target):
             await fill(database, accounts=3, messages_each=20)
             account = await open_account(database, 10)
             sends = [a_send(account, key="k"), a_send(account)]
-            await database.write(lambda tx: Acceptance(LedgerCredits()).commit(tx, sends))
+            await database.write(lambda tx: Acceptance(LedgerCredits(), consent_book()).commit(tx, sends))
 
     asyncio.run(work())
 

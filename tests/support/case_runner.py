@@ -50,7 +50,9 @@ _ANSWERED = {
 """The headers of every answer, unless a case says otherwise."""
 
 # Simulated phones are shared by all cases, so each run has one of its own; these numbers are scripted to nothing.
-_phones = (f"+4477009{number:05}" for number in itertools.count(1_000) if not 901 <= number % 10_000 <= 910)
+_phones = (f"+4477009{number:05}" for number in itertools.count(1_000) if not 901 <= number % 10_000 <= 913)
+# And so are shortcodes, of which one account has each.
+_words = (f"case{number}" for number in itertools.count(1))
 
 
 class CaseRun:
@@ -61,6 +63,7 @@ class CaseRun:
         self._product = product
         self._names: dict[str, Any] = {
             "phone": next(_phones),
+            "word": next(_words),
             "missing": new_id(),
             "digest": digest_key(generate_key()),
             STRANGER: TestAccount(new_id(), generate_key(), new_id()),
@@ -276,6 +279,7 @@ class CaseRun:
 
 _STUBS = {
     "MessagingService": "messaging",
+    "ShortcodeService": "shortcodes",
     "ForwardingService": "forwarding",
     "BillingService": "billing",
     "AccountService": "accounts",

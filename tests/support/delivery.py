@@ -119,12 +119,15 @@ class ObservedDatabase:
         self._database = database
         self._written = asyncio.Event()
         self._told = asyncio.Event()
+        self._read = asyncio.Event()
         self.statements = 0
         self.transactions = 0
         self.out_of_order = False
 
     async def read(self, work: Work[T]) -> T:
-        return await self._database.read(work)
+        result = await self._database.read(work)
+        self._read.set()
+        return result
 
     async def write(self, work: Work[T], landed: Work[bool] | None = None) -> T:
         self.transactions += 1
@@ -152,6 +155,12 @@ class ObservedDatabase:
         self._written.clear()
         async with asyncio.timeout(BOUND_S):
             await self._written.wait()
+
+    async def next_read(self) -> None:
+        """Wait until a read transaction, one under way included, is over; fails after a bound."""
+        self._read.clear()
+        async with asyncio.timeout(BOUND_S):
+            await self._read.wait()
 
     async def next_write(self, within_s: float = BOUND_S) -> None:
         """Wait until somebody asks for a write transaction, allowed or not; raises TimeoutError."""

@@ -32,6 +32,7 @@ class ExplainingDatabase(PostgresDatabase):
         super().__init__(url, partitioned=True)
         self.planned: list[Planned] = []
         self.locked: list[frozenset[int]] = []
+        self.locked_writing: list[frozenset[int]] = []
         for pool in (self._writers, self._readers):
             event.listen(pool._engine.sync_engine, "before_cursor_execute", self._core)
         self._cores: list[tuple[str, Sequence[Any]]] = []
@@ -49,6 +50,8 @@ class ExplainingDatabase(PostgresDatabase):
                 self.planned.append(await _plan(driver, text, parameters))
             self._cores.clear()
             self.locked.append(await _locked(driver))
+            if pool is self._writers:
+                self.locked_writing.append(self.locked[-1])
             return result
 
         return await super()._once(pool, begin, watched, limit_s)

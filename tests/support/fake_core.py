@@ -22,7 +22,8 @@ from typer.testing import CliRunner, Result
 from hydrasms.accounts.v1 import account_service_pb2
 from hydrasms.billing.v1 import billing_service_pb2
 from hydrasms.carriers.v1 import simulator_service_pb2
-from hydrasms.messaging.v1 import messaging_service_pb2
+from hydrasms.messaging.v1 import messaging_service_pb2, shortcode_service_pb2
+from hydrasms.webhooks.v1 import webhook_service_pb2
 from hydrasms_app.cli import app
 from hydrasms_core.errors import DomainError, InvalidServiceToken
 from hydrasms_core.rpc.errors import to_status
@@ -32,7 +33,14 @@ BOUND_S = 20.0
 
 _METHODS: dict[str, MethodDescriptor] = {
     f"/{service.full_name}/{method.name}": method
-    for file in (account_service_pb2, billing_service_pb2, simulator_service_pb2, messaging_service_pb2)
+    for file in (
+        account_service_pb2,
+        billing_service_pb2,
+        simulator_service_pb2,
+        messaging_service_pb2,
+        shortcode_service_pb2,
+        webhook_service_pb2,
+    )
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }

@@ -48,6 +48,7 @@ from hydrasms_core.messaging.service import Messaging
 from hydrasms_core.settings import DeliverySettings, MessagingSettings
 from tests.support import ledger_rows
 from tests.support.clock import FakeClock
+from tests.support.consent import consent_book
 from tests.support.databases import copy_of, opened
 from tests.support.delivery import PHONE, ToldCarrier
 from tests.support.ledger_model import (
@@ -109,6 +110,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.messaging = Messaging(
             self.database,
             ledger,
+            consent_book(),
             directory,
             self.clock,
             MessagingSettings(validity_s=VALIDITY_MS // 1000),
@@ -117,6 +119,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.intake = ReceiptIntake(self.database, self.clock, Metrics())
         self.handover = parts.handover(
             ledger,
+            consent_book(),
             Carriers([ToldCarrier(name=CARRIER)]),
             self.clock,
             DeliverySettings(lease_s=LEASE_MS / 1000, receipt_timeout_s=RECEIPT_TIMEOUT_MS / 1000),

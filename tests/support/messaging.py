@@ -18,6 +18,7 @@ from hydrasms_core.messaging.store import KeyedSend
 from hydrasms_core.paging import PageRequest
 from hydrasms_core.settings import MessagingSettings
 from tests.support.accounts import NoDatabase
+from tests.support.consent import FakeConsent
 
 ALICE, BOB = new_id(), new_id()
 PHONE = "+447700900000"
@@ -66,10 +67,13 @@ class FakeSendingAccounts:
 
     def __init__(self) -> None:
         self.refusal: DomainError | None = None
+        self.missing: DomainError | None = None
         self.asked: list[str] = []
 
     async def require_account(self, account_id: str) -> None:
         self.asked.append(account_id)
+        if self.missing is not None:
+            raise self.missing
 
     async def require_sending(self, account_id: str) -> None:
         self.asked.append(account_id)
@@ -152,10 +156,17 @@ class MessagingWorld:
         self.clock = clock
         self.store = store
         self.credits = FakeCredits()
+        self.consent = FakeConsent()
         self.accounts = FakeSendingAccounts()
         self.wakes = 0
         self.messaging = Messaging(
-            database, self.credits, self.accounts, clock, MessagingSettings(**settings), self._wake
+            database,
+            self.credits,
+            self.consent,
+            self.accounts,
+            clock,
+            MessagingSettings(**settings),
+            self._wake,
         )
 
     def _wake(self) -> None:

@@ -18,7 +18,12 @@ from hydrasms.accounts.v1 import account_service_pb2_grpc
 from hydrasms.billing.v1 import billing_service_pb2 as billing_pb
 from hydrasms.billing.v1 import billing_service_pb2_grpc
 from hydrasms.carriers.v1 import simulator_service_pb2_grpc
-from hydrasms.messaging.v1 import forwarding_service_pb2_grpc, message_pb2, messaging_service_pb2_grpc
+from hydrasms.messaging.v1 import (
+    forwarding_service_pb2_grpc,
+    message_pb2,
+    messaging_service_pb2_grpc,
+    shortcode_service_pb2_grpc,
+)
 from hydrasms.messaging.v1 import messaging_service_pb2 as messaging_pb
 from hydrasms_app.compose import Running, running, running_edge
 from hydrasms_app.compose.listeners import Listener, TcpListener, UnixListener
@@ -66,6 +71,7 @@ class Stubs:
         self.forwarding: Any = forwarding_service_pb2_grpc.ForwardingServiceStub(channel)
         self.billing: Any = billing_service_pb2_grpc.BillingServiceStub(channel)
         self.accounts: Any = account_service_pb2_grpc.AccountServiceStub(channel)
+        self.shortcodes: Any = shortcode_service_pb2_grpc.ShortcodeServiceStub(channel)
         self.simulator: Any = simulator_service_pb2_grpc.SimulatorServiceStub(channel)
         self.health: Any = health_pb2_grpc.HealthStub(channel)
 

@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from hydrasms_base.metrics import Metrics
-from hydrasms_core.carriers.base import Carrier
+from hydrasms_core.carriers.base import Carrier, InboundText, Receipt
 from hydrasms_core.carriers.registry import Carriers
 from hydrasms_core.carriers.simulator.carrier import SimulatedCarrier
 from hydrasms_core.carriers.simulator.inbox import Inbox
@@ -15,6 +15,7 @@ from hydrasms_core.messaging.model import Message, Status
 from hydrasms_core.messaging.receipts import ReceiptIntake
 from hydrasms_core.messaging.tables import outbox, receipts
 from hydrasms_core.settings import DeliverySettings
+from tests.support.consent import consent_book
 from tests.support.delivery import (
     BOUND_S,
     ObservedDatabase,
@@ -46,19 +47,29 @@ class World:
         self.metrics = Metrics()
         self.simulator = SimulatedCarrier(observed, clock)
         self.intake = ReceiptIntake(observed, clock, self.metrics)
+        self.texts: list[InboundText] = []
         self.dispatcher = Dispatcher(
             observed,
             ledger,
+            consent_book(),
             Carriers([carrier or self.simulator]),
             clock,
             self.metrics,
             DeliverySettings(**({"idle_s": NEVER_S, "pace_s": 0.0} | settings)),
         )
 
+    async def receive(self, receipts: Sequence[Receipt]) -> None:
+        """Take in receipts, as a carrier's reports."""
+        await self.intake.receive(receipts)
+
+    async def receive_text(self, text: InboundText) -> None:
+        """Keep a text, as a carrier's reports."""
+        self.texts.append(text)
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["World"]:
         """Run dispatcher and simulator; on leaving, drain the one and cut the other off."""
-        simulating = asyncio.create_task(self.simulator.run(self.intake))
+        simulating = asyncio.create_task(self.simulator.run(self))
         dispatching = asyncio.create_task(self.dispatcher.run())
         try:
             yield self

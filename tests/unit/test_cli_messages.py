@@ -5,6 +5,7 @@ import pytest
 from hydrasms.carriers.v1 import simulator_service_pb2
 from hydrasms.messaging.v1 import message_pb2
 from hydrasms.messaging.v1 import messaging_service_pb2 as pb
+from hydrasms_app.cli import simulate
 from tests.support.fake_core import failure_of, json_of, run, running_core, text_of
 
 ACCOUNT_ID = "018f0000-0000-7000-8000-0000000000a1"
@@ -261,3 +262,89 @@ def test_inbox_is_a_table_for_people(core):
 def test_an_empty_inbox_is_told_so(core):
     core.answer("ListInbox", simulator_service_pb2.ListInboxResponse())
     assert text_of(run("simulate", "inbox", PHONE)) == f"No texts for {PHONE} yet.\n"
+
+
+# ---- texts from phones -----------------------------------------------------------------------------------------
+
+
+def received(outcome=pb.INBOUND_OUTCOME_ROUTED, *, duplicate=False, **fields):
+    return pb.ReceiveInboundResponse(message=inbound(**fields), outcome=outcome, duplicate=duplicate)
+
+
+def test_a_simulated_text_answers_who_got_it(core):
+    core.answer("ReceiveInbound", received())
+    assert json_of(run("simulate", "inbound", "--from", PHONE, "order x", "--id", "n1", "--json")) == {
+        "id": MESSAGE_ID,
+        "account_id": ACCOUNT_ID,
+        "shortcode": "order",
+        "content": HOSTILE,
+        "outcome": "routed",
+        "duplicate": False,
+    }
+    assert core.request == pb.ReceiveInboundRequest(
+        carrier="simulator", carrier_message_id="n1", sender=PHONE, text="order x"
+    )
+
+
+def test_a_simulated_text_without_a_name_gets_one_so_that_its_call_may_be_repeated(core):
+    core.answer("ReceiveInbound", received(duplicate=True))
+    # To whoever typed the command it is the first time, however often the channel has repeated the call.
+    assert json_of(run("simulate", "inbound", "--from", PHONE, "order", "--json"))["duplicate"] is False
+    assert core.request.carrier_message_id.startswith("cli-")
+
+
+@pytest.mark.parametrize(
+    ("reply", "line"),
+    [
+        (received(), f"Account {ACCOUNT_ID} gets {MESSAGE_ID}: it holds the shortcode order.\n"),
+        (
+            received(duplicate=True),
+            f"Account {ACCOUNT_ID} got {MESSAGE_ID}: it holds the shortcode order.\n",
+        ),
+        (
+            received(pb.INBOUND_OUTCOME_OPTED_OUT, shortcode="stop"),
+            f"Account {ACCOUNT_ID} gets {MESSAGE_ID}: the phone wants no more of its messages.\n",
+        ),
+    ],
+)
+def test_a_simulated_text_is_said_in_words(core, reply, line):
+    core.answer("ReceiveInbound", reply)
+    assert text_of(run("simulate", "inbound", "--from", PHONE, "order", "--id", "n")) == line
+
+
+def test_a_text_that_nobody_gets_is_said_to_be_nobodys(core):
+    nobodys = received(pb.INBOUND_OUTCOME_UNKNOWN_SHORTCODE, shortcode="pi\x1bzza")
+    nobodys.message.account_id = ""
+    core.answer("ReceiveInbound", nobodys)
+    line = text_of(run("simulate", "inbound", "--from", PHONE, "pizza"))
+    assert line == f"Nobody gets {MESSAGE_ID}: no account holds the shortcode pi\\x1bzza.\n"
+
+
+def test_every_outcome_has_its_words():
+    names = {name.removeprefix("INBOUND_OUTCOME_").lower() for name in dict(pb.InboundOutcome.items())}
+    assert set(simulate._BECAUSE) == names - {"unspecified"}
+
+
+def test_what_is_nobodys_is_listed(core):
+    core.answer(
+        "ListUnownedInboundMessages",
+        pb.ListUnownedInboundMessagesResponse(messages=[inbound()], next_page_token="bmV4dA"),
+    )
+    answer = json_of(run("messages", "unowned", "--page-size", "2", "--page-token", "x", "--json"))
+    assert [message["id"] for message in answer["messages"]] == [MESSAGE_ID]
+    assert answer["next_page_token"] == "bmV4dA"
+    assert core.request == pb.ListUnownedInboundMessagesRequest(page_size=2, page_token="x")
+    table = text_of(run("messages", "unowned"))
+    assert HARMLESS in table
+    assert "--page-token bmV4dA" in table
+
+
+def test_what_is_nobodys_can_be_given_to_an_account(core):
+    core.answer("AssignInboundMessage", pb.AssignInboundMessageResponse(message=inbound()))
+    assert json_of(run("messages", "assign", MESSAGE_ID, ACCOUNT_ID, "--json"))["shortcode"] == "order"
+    assert core.request == pb.AssignInboundMessageRequest(
+        inbound_message_id=MESSAGE_ID, account_id=ACCOUNT_ID
+    )
+    assert text_of(run("messages", "assign", MESSAGE_ID, ACCOUNT_ID)) == (
+        f"{MESSAGE_ID} is {ACCOUNT_ID}'s now.\n"
+    )

@@ -25,7 +25,7 @@ def listed(*events, who=ALICE, **fields):
     page = EventPage(events, PLACE)
     return ask(
         MESSAGING,
-        lambda service: MessagingServicer(service, service),
+        lambda service: MessagingServicer(service, service, service),
         "ListEvents",
         pb.ListEventsRequest(**fields),
         who,

@@ -9,6 +9,8 @@ from hydrasms.messaging.v1 import message_pb2
 from hydrasms.messaging.v1 import messaging_service_pb2 as messaging_pb
 from hydrasms_core import errors
 from hydrasms_core.caller import Caller
+from hydrasms_core.carriers.base import InboundText
+from hydrasms_core.inbound.model import Outcome, Received
 from hydrasms_core.messaging import model as messaging
 from hydrasms_core.messaging.numbering import PhoneNumber
 from hydrasms_core.messaging.servicer import ForwardingServicer, MessagingServicer
@@ -45,7 +47,9 @@ MESSAGE = messaging.Message(
 
 def ask_messaging(method: str, request: Any, who: Caller = ALICE, **answers: Any) -> tuple[Any, Any]:
     """Return what the service was asked and what the caller was answered."""
-    return ask(MESSAGING, lambda service: MessagingServicer(service, service), method, request, who, answers)
+    return ask(
+        MESSAGING, lambda service: MessagingServicer(service, service, service), method, request, who, answers
+    )
 
 
 @pytest.mark.parametrize(("who", "named", "actor"), [(ALICE, "", "account"), (SERVICE, "alice", "service")])
@@ -217,3 +221,60 @@ def test_lists_of_messages_are_asked_for_by_page_and_packed_with_the_next_token(
     )
     assert (first.webhook_status, first.created_at.ToMilliseconds()) == (200, AT_MS)
     assert not second.HasField("webhook_status")
+
+
+# ---- texts from phones -----------------------------------------------------------------------------------------
+
+TEXT = messaging.InboundMessage("i1", "alice", "+447700900000", "order", "large", None, AT_MS)
+
+
+@pytest.mark.parametrize(
+    ("received_at", "at_ms"), [(None, 0), ("2026-05-29T10:15:00.007999Z", 1_780_049_700_007)]
+)
+def test_a_text_is_unpacked_and_what_became_of_it_packed(received_at, at_ms):
+    request = messaging_pb.ReceiveInboundRequest(
+        carrier="c", carrier_message_id="r", sender="+447700900000", text="order large"
+    )
+    if received_at:
+        request.received_at.FromJsonString(received_at)
+    asked, response = ask_messaging(
+        "ReceiveInbound", request, SERVICE, receive=Received(TEXT, Outcome.OPTED_OUT, duplicate=True)
+    )
+    assert asked == ("receive", InboundText("c", "r", "+447700900000", "order large", at_ms))
+    assert (response.outcome, response.duplicate) == (messaging_pb.INBOUND_OUTCOME_OPTED_OUT, True)
+    assert (response.message.id, response.message.account_id, response.message.content) == (
+        "i1",
+        "alice",
+        "large",
+    )
+    assert not response.message.HasField("webhook_status")
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_every_outcome_has_its_word_on_the_wire(outcome):
+    _, response = ask_messaging(
+        "ReceiveInbound",
+        messaging_pb.ReceiveInboundRequest(),
+        SERVICE,
+        receive=Received(TEXT, outcome, duplicate=False),
+    )
+    assert messaging_pb.InboundOutcome.Name(response.outcome) == f"INBOUND_OUTCOME_{outcome.name}"
+
+
+def test_texts_of_nobodys_are_listed_and_given_away():
+    asked, response = ask_messaging(
+        "ListUnownedInboundMessages",
+        messaging_pb.ListUnownedInboundMessagesRequest(page_size=7, page_token="x"),
+        SERVICE,
+        list_unowned=Page([TEXT], "next"),
+    )
+    assert asked == ("list_unowned", 7, "x")
+    assert ([each.id for each in response.messages], response.next_page_token) == (["i1"], "next")
+    asked, response = ask_messaging(
+        "AssignInboundMessage",
+        messaging_pb.AssignInboundMessageRequest(inbound_message_id="i1", account_id="alice"),
+        SERVICE,
+        assign=TEXT,
+    )
+    assert asked == ("assign", "i1", "alice")
+    assert response.message.shortcode == "order"

@@ -1,5 +1,6 @@
 """Recipients: the contract's rules, and the compiled plans against the library that they stand in for."""
 
+import contextlib
 import random
 import re
 from collections.abc import Iterator
@@ -206,6 +207,43 @@ def test_a_plan_is_looked_for_once(monkeypatch):
     first = parse_recipient("+447400123456")
     monkeypatch.setattr(numbering, "_find_plan", lambda text: pytest.fail("the plan was not kept"))
     assert parse_recipient("+447400123456") == first
+
+
+def doubtful(readings):
+    """Return texts of a number whose first reading reads as yet another number, where only so many are made."""
+    found = []
+    for calling_code in phonenumbers.COUNTRY_CODE_TO_REGION_CODE:
+        for zeros in ("0", "00", "000", "0000"):
+            for national in ("412345678", "34839", "7712345678"):
+                with contextlib.suppress(ValueError):
+                    number = readings(f"+{calling_code}{zeros}{national}").e164
+                    if readings(number).e164 != number:
+                        found.append(number)
+    return found
+
+
+def test_what_a_number_settles_on_reads_as_itself():
+    assert parse_recipient("+6100412345678").e164 == "+61412345678"
+    assert doubtful(parse_recipient) == []
+
+
+def test_a_number_that_is_read_once_alone_would_go_by_two():
+    # The control: what one reading leaves is, for many numbers, the text of another number.
+    assert len(doubtful(numbering._read)) > 20
+
+
+def test_a_number_that_does_not_settle_is_refused():
+    with pytest.raises(ValueError, match="digits"):
+        parse_recipient("+3750000694338")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(EXAMPLES), st.text(alphabet="0189", max_size=4))
+def test_reading_twice_is_reading_once(example, prefix):
+    calling_code, national = example
+    with contextlib.suppress(ValueError):
+        number = parse_recipient(f"+{calling_code}{prefix}{national}")
+        assert parse_recipient(number.e164) == number
 
 
 def test_a_national_prefix_is_left_to_the_library(left_to_the_library):

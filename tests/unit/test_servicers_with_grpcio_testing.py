@@ -13,18 +13,21 @@ from hydrasms.accounts.v1 import account_service_pb2 as accounts_pb
 from hydrasms.billing.v1 import billing_service_pb2 as billing_pb
 from hydrasms.carriers.v1 import simulator_service_pb2 as simulator_pb
 from hydrasms.messaging.v1 import messaging_service_pb2 as messaging_pb
+from hydrasms.messaging.v1 import shortcode_service_pb2 as shortcodes_pb
 from hydrasms_billing.servicer import BillingServicer
 from hydrasms_core import errors
 from hydrasms_core.accounts.servicer import AccountServicer
 from hydrasms_core.caller import Caller
 from hydrasms_core.carriers.simulator.servicer import SimulatorServicer
 from hydrasms_core.messaging.servicer import MessagingServicer
+from hydrasms_core.shortcodes.servicer import ShortcodeServicer
 from tests.support.accounts import NoDatabase
 from tests.support.servicers import Servicing, answer_of
 
 MESSAGING = messaging_pb.DESCRIPTOR.services_by_name["MessagingService"]
 BILLING = billing_pb.DESCRIPTOR.services_by_name["BillingService"]
 ACCOUNTS = accounts_pb.DESCRIPTOR.services_by_name["AccountService"]
+SHORTCODES = shortcodes_pb.DESCRIPTOR.services_by_name["ShortcodeService"]
 SIMULATOR = simulator_pb.DESCRIPTOR.services_by_name["SimulatorService"]
 
 ALICE = Caller(account_id="alice")
@@ -129,10 +132,13 @@ class AwayDatabase(NoDatabase):
         raise errors.ApiKeyDisabled("refused in read")
 
 
+# An account's id is whom these are done to, not for; no API key may call them.
+OPERATORS = {"AssignInboundMessage"}
 REFUSING = [
-    (MESSAGING, MessagingServicer(Refusing(), Refusing())),  # type: ignore[arg-type]
+    (MESSAGING, MessagingServicer(Refusing(), Refusing(), Refusing())),  # type: ignore[arg-type]
     (BILLING, BillingServicer(Refusing())),  # type: ignore[arg-type]
     (ACCOUNTS, AccountServicer(Refusing())),  # type: ignore[arg-type]
+    (SHORTCODES, ShortcodeServicer(Refusing())),  # type: ignore[arg-type]
     (SIMULATOR, SimulatorServicer(AwayDatabase())),
 ]
 
@@ -155,9 +161,14 @@ def test_every_rpc_passes_on_what_its_service_refuses(descriptor, servicer, meth
 
 
 def messages_of(descriptor: Any) -> Any:
-    return {MESSAGING: messaging_pb, BILLING: billing_pb, ACCOUNTS: accounts_pb, SIMULATOR: simulator_pb}[
-        descriptor
-    ]
+    files = {
+        MESSAGING: messaging_pb,
+        BILLING: billing_pb,
+        ACCOUNTS: accounts_pb,
+        SHORTCODES: shortcodes_pb,
+        SIMULATOR: simulator_pb,
+    }
+    return files[descriptor]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +189,7 @@ def test_a_domain_error_becomes_a_status_with_all_that_it_says(error, code, fiel
         async def get(self, account_id, message_id):
             raise error
 
-    answer = servicing(MESSAGING, MessagingServicer(Raising(), Raising())).call(  # type: ignore[arg-type]
+    answer = servicing(MESSAGING, MessagingServicer(Raising(), Raising(), Raising())).call(  # type: ignore[arg-type]
         "GetMessage", messaging_pb.GetMessageRequest()
     )
     assert (answer.code, answer.details, answer.fields) == (code, error.message, fields)
@@ -196,7 +207,9 @@ def test_a_domain_error_becomes_a_status_with_all_that_it_says(error, code, fiel
         pytest.param(descriptor, servicer, method, id=method.name)
         for descriptor, servicer in REFUSING
         for method in descriptor.methods
-        if descriptor in (MESSAGING, BILLING) and "account_id" in method.input_type.fields_by_name
+        if descriptor in (MESSAGING, BILLING, SHORTCODES)
+        and "account_id" in method.input_type.fields_by_name
+        and method.name not in OPERATORS
     ],
 )
 def test_every_rpc_of_an_account_is_for_the_callers_own_or_the_one_that_a_service_names(

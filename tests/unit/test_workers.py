@@ -27,6 +27,7 @@ OTHERS = {
     "database_url": "postgresql://user:word%20with%24signs@host:5/name?x=y",
     "HYDRASMS_CORE": "unix:/a folder/core.sock",
     "HYDRASMS_TOKEN_FILE": Path("token"),
+    "HYDRASMS_SEALING_KEY_FILE": Path("sealing"),
     "tls_cert": Path("cert"),
     "tls_key": Path("key"),
     "tls_ca": Path("ca"),
@@ -36,6 +37,8 @@ OTHERS = {
     "lanes": 4,
     "workers": 3,
     "sent_from": "Ünï 漢字",
+    "replies_per_hour": 7,
+    "webhook_allow": "10.1.0.0/16",
     "log_level": "warning",
     "log_format": "text",
     "reflection": True,
@@ -47,7 +50,7 @@ def bare(monkeypatch):
     """An environment without settings of ours."""
     for name in Settings.model_fields:
         monkeypatch.delenv(f"HYDRASMS_{name.upper()}", raising=False)
-    for name in ("HYDRASMS_CORE", "HYDRASMS_TOKEN_FILE"):
+    for name in ("HYDRASMS_CORE", "HYDRASMS_TOKEN_FILE", "HYDRASMS_SEALING_KEY_FILE"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 

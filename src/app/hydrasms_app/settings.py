@@ -62,9 +62,13 @@ class Settings(BaseSettings):
     """How many processes serve everything on the same ports."""
     sent_from: str = Field(default="+2899682626", min_length=1, max_length=20)
     """What recipients see as the sender."""
+    replies_per_hour: int = Field(default=3, ge=0, le=1_000)
+    """How many automatic replies one number gets within an hour at most."""
     webhook_allow: str | None = None
     """Networks that webhooks may go to although they are not on the public internet, with commas between them, or
     none."""
+    webhook_deliveries_kept_days: int = Field(default=30, ge=1, le=3_650)
+    """For how many days what was pushed to webhooks, and every attempt at it, can be looked at."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is logged."""
     log_format: Literal["auto", "json", "text"] = "auto"

@@ -59,6 +59,13 @@ def _forget_the_pool() -> None:
 os.register_at_fork(after_in_child=_forget_the_pool)
 
 
+def first_id_at(at_ms: int) -> str:
+    """Return what sorts before all ids that were made at a time or later, in milliseconds since 1970, and after all
+    that were made before it.
+    """
+    return f"{at_ms >> 16:08x}-{at_ms & 0xFFFF:04x}-7000-8000-000000000000"
+
+
 def is_id(text: str) -> bool:
     """Tell whether a text has the form of an id, so that a look-up makes sense at all."""
     return _UUID.fullmatch(text) is not None

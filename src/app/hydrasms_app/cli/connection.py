@@ -14,6 +14,8 @@ from hydrasms.accounts.v1.account_service_pb2_grpc import AccountServiceStub
 from hydrasms.billing.v1.billing_service_pb2_grpc import BillingServiceStub
 from hydrasms.carriers.v1.simulator_service_pb2_grpc import SimulatorServiceStub
 from hydrasms.messaging.v1.messaging_service_pb2_grpc import MessagingServiceStub
+from hydrasms.messaging.v1.shortcode_service_pb2_grpc import ShortcodeServiceStub
+from hydrasms.webhooks.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from hydrasms_app.cli.failures import unanswered, unfinished
 from hydrasms_base.ids import new_id
 from hydrasms_base.secret import Secret
@@ -38,8 +40,16 @@ _RETRIES: tuple[dict[str, Any], ...] = (
             "retryableStatusCodes": ["UNAVAILABLE"],
         },
     },
-    # But for this one: the repeat of a deletion that was done would find nothing to delete.
-    {"name": [{"service": "hydrasms.accounts.v1.AccountService", "method": "DeleteApiKey"}]},
+    # But for these: the repeat of a deletion that was done would find nothing to delete, and that of a new secret
+    # would put another in its place, or not show it.
+    {
+        "name": [
+            {"service": "hydrasms.accounts.v1.AccountService", "method": "DeleteApiKey"},
+            {"service": "hydrasms.messaging.v1.ShortcodeService", "method": "DeleteShortcode"},
+            {"service": "hydrasms.webhooks.v1.WebhookService", "method": "RotateSecret"},
+            {"service": "hydrasms.webhooks.v1.WebhookService", "method": "SetAccountWebhook"},
+        ]
+    },
 )
 
 Request = TypeVar("Request")
@@ -58,7 +68,9 @@ class Core:
     accounts: AccountServiceStub
     billing: BillingServiceStub
     messaging: MessagingServiceStub
+    shortcodes: ShortcodeServiceStub
     simulator: SimulatorServiceStub
+    webhooks: WebhookServiceStub
 
     def call(
         self,
@@ -114,7 +126,9 @@ def connect() -> Iterator[Core]:
             AccountServiceStub(channel),
             BillingServiceStub(channel),
             MessagingServiceStub(channel),
+            ShortcodeServiceStub(channel),
             SimulatorServiceStub(channel),
+            WebhookServiceStub(channel),
         )
 
 

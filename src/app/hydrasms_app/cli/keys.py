@@ -1,6 +1,5 @@
 """API keys: create or import, list, disable, enable, rotate, delete."""
 
-import re
 import sys
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ from hydrasms.accounts.v1 import account_service_pb2 as pb
 from hydrasms_app.cli.connection import connect, new_idempotency_key
 from hydrasms_app.cli.options import AccountId, AsJson, PageSize, PageToken
 from hydrasms_app.cli.output import print_details, print_json, print_line, print_next_page, print_table
-from hydrasms_app.cli.values import time_of
+from hydrasms_app.cli.values import seconds_of_span, time_of
 from hydrasms_app.problems import Problem
 from hydrasms_base.ids import is_id
 from hydrasms_base.keys import digest_key, display_prefix, is_plausible
@@ -18,8 +17,6 @@ from hydrasms_base.keys import digest_key, display_prefix, is_plausible
 app = typer.Typer(help="API keys: what customers authenticate with.")
 
 _MOST_BYTES = 1_024
-_SPAN = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
-_UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DEFAULT_OVERLAP_S = 24 * 3_600
 _LONGEST_OVERLAP_S = 30 * 86_400
 
@@ -39,11 +36,7 @@ def _import_source(text: str | None) -> str | None:
 
 
 def _seconds(text: str) -> int:
-    match = _SPAN.fullmatch(text)
-    seconds = int(match[1]) * _UNIT_S[match[2]] if match is not None else -1
-    if not 0 <= seconds <= _LONGEST_OVERLAP_S:
-        raise typer.BadParameter("A time from 0s to 30d: a number and s, m, h or d.")
-    return seconds
+    return seconds_of_span(text, longest_s=_LONGEST_OVERLAP_S, said="A time from 0s to 30d")
 
 
 KeyId = Annotated[

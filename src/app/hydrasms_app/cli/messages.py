@@ -143,6 +143,41 @@ def inbound(
     print_next_page(reply.next_page_token)
 
 
+@app.command()
+def unowned(
+    *,
+    page_size: PageSize = 100,
+    page_token: PageToken = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the texts from phones whose first word was nobody's shortcode, newest first."""
+    request = pb.ListUnownedInboundMessagesRequest(page_size=page_size, page_token=page_token)
+    with connect() as core:
+        reply = core.call(core.messaging.ListUnownedInboundMessages, request)
+    messages = [_inbound(message) for message in reply.messages]
+    if as_json:
+        print_json({"messages": messages, "next_page_token": reply.next_page_token})
+        return
+    fields = ("id", "created_at", "sender", "shortcode", "content")
+    rows = ([message[field] for field in fields] for message in messages)
+    print_table(
+        ("id", "created", "sender", "first word", "content"), rows, empty="No texts without an owner."
+    )
+    print_next_page(reply.next_page_token)
+
+
+@app.command()
+def assign(message_id: MessageId, account_id: AccountId, *, as_json: AsJson = False) -> None:
+    """Give a text that is nobody's to an account, which then lists it; nothing is pushed."""
+    request = pb.AssignInboundMessageRequest(inbound_message_id=message_id, account_id=account_id)
+    with connect() as core:
+        reply = core.call(core.messaging.AssignInboundMessage, request)
+    if as_json:
+        print_json(_inbound(reply.message))
+        return
+    print_line(f"{reply.message.id} is {reply.message.account_id}'s now.")
+
+
 def _print(message: message_pb2.Message, *, as_json: bool) -> None:
     fields = _message(message)
     if as_json:

@@ -20,8 +20,10 @@ from hydrasms_app.cli import (
     ledger,
     messages,
     server,
+    shortcodes,
     simulate,
     transactions,
+    webhooks,
 )
 from hydrasms_app.cli.output import shown
 from hydrasms_app.problems import Problem
@@ -84,8 +86,11 @@ app.add_typer(keys.app, name="key")
 app.add_typer(credit.app, name="credits")
 app.add_typer(transactions.app, name="transactions")
 app.add_typer(messages.app, name="messages")
+app.add_typer(shortcodes.app, name="shortcode")
 app.add_typer(simulate.app, name="simulate")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(webhooks.app, name="webhook")
+app.add_typer(webhooks.deliveries, name="deliveries")
 app.command()(certs.certs)
 app.command()(server.version)
 

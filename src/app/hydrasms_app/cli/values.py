@@ -1,12 +1,17 @@
 """Protobuf values as the command line writes them."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
+import typer
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from hydrasms_base.clock import iso_millis
+
+_SPAN = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
+_UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def time_of(message: Message, field: str) -> str | None:
@@ -27,3 +32,12 @@ def word(name_of: Callable[[Any], str], number: int) -> str:
         return name_of(number).removeprefix(prefix).lower()
     except ValueError:
         return str(number)
+
+
+def seconds_of_span(text: str, *, longest_s: int, said: str) -> int:
+    """Return a span such as 30m or 24h in seconds; raises BadParameter, which says what it may be."""
+    match = _SPAN.fullmatch(text)
+    seconds = int(match[1]) * _UNIT_S[match[2]] if match is not None else -1
+    if not 0 <= seconds <= longest_s:
+        raise typer.BadParameter(f"{said}: a number and s, m, h or d.")
+    return seconds

@@ -88,12 +88,12 @@ async def running(
     """
     async with _process(siblings) as process:
         database = _opened(process, settings)
-        wake = (
-            await start_worker(process, settings, database, alone=alone)
+        wakes = (
+            await start_worker(process, settings, database, alone=alone, all_in_one=True)
             if dispatcher
             else wake_others(process, settings)
         )
-        core = await start_core(process, settings, database, wake, listeners or [listener_of(settings)])
+        core = await start_core(process, settings, database, wakes, listeners or [listener_of(settings)])
         channel = channel_to_core(process, settings, core)
         key = await demo_key(channel, core.token, settings.data_dir / "demo.key") if demo else None
         port = await start_edge(process, settings, channel, core.token)
@@ -107,8 +107,8 @@ async def running_core(settings: Settings) -> AsyncIterator[RunningCore]:
     async with _process() as process:
         readiness = await start_operations(process, settings)
         await await_database(settings)
-        database, wake = _opened(process, settings), wake_others(process, settings)
-        core = await start_core(process, settings, database, wake, [listener_of(settings)])
+        database, wakes = _opened(process, settings), wake_others(process, settings)
+        core = await start_core(process, settings, database, wakes, [listener_of(settings)])
         loopback = channel_to_core(process, settings, core)
         readiness.begin(process, core_serves(loopback, EdgeSettings().readiness_deadline_s))
         yield RunningCore(core.addresses, process.failure)
@@ -122,7 +122,7 @@ async def running_worker(settings: Settings) -> AsyncIterator[RunningWorker]:
         readiness = await start_operations(process, settings)
         await await_database(settings)
         database = _opened(process, settings)
-        await start_worker(process, settings, database, alone=False)
+        await start_worker(process, settings, database, alone=False, all_in_one=False)
         readiness.begin(process, database_answers(database))
         yield RunningWorker(process.failure)
         log.info("draining")

@@ -24,6 +24,10 @@ class Plan(enum.StrEnum):
     PREMIUM = "premium"
 
 
+SHORTCODE_LIMITS = {Plan.FREE: 1, Plan.PREMIUM: 5}
+"""How many shortcodes a plan covers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """A customer. Times are milliseconds since 1970 UTC."""

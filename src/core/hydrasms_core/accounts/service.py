@@ -1,6 +1,6 @@
 """What one may do with accounts and API keys."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from hydrasms_base.clock import Clock
@@ -24,27 +24,34 @@ from hydrasms_core.accounts.model import (
     check_overlap,
     end_of_replaced,
 )
-from hydrasms_core.accounts.ports import OpeningLedger
+from hydrasms_core.accounts.ports import OpeningLedger, PlanFollowers
 from hydrasms_core.db.transaction import Database, IntegrityViolation, T, Transaction, Work
 from hydrasms_core.errors import AlreadyExists, NotFound
 from hydrasms_core.idempotency.model import check_key, fingerprint
-from hydrasms_core.idempotency.store import recall, remember
+from hydrasms_core.idempotency.once import Once
 from hydrasms_core.paging import Page, page_of, page_request
 
 
 class Accounts:
     """Keeps accounts and API keys.
 
-    `changed` is called after every commit, so that whoever remembers accounts or keys in this process looks again.
+    `changed` is called after every commit, so that whoever remembers accounts or keys in this process looks again;
+    `followers` follow a change of plan in its own transaction.
     """
 
     def __init__(
-        self, database: Database, ledger: OpeningLedger, clock: Clock, changed: Callable[[], None]
+        self,
+        database: Database,
+        ledger: OpeningLedger,
+        clock: Clock,
+        changed: Callable[[], None],
+        followers: Sequence[PlanFollowers] = (),
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._clock = clock
         self._changed = changed
+        self._followers = followers
 
     async def create(self, new: NewAccount, *, actor: str) -> CreatedAccount:
         """Create an account, its opening grant and its first key, all or nothing.
@@ -57,7 +64,7 @@ class Accounts:
         request = fingerprint(
             new.name, new.plan, str(new.sending_enabled), str(new.initial_credits), str(new.with_key)
         )
-        once = _Once("", "account.create", check_key(new.idempotency_key), request)
+        once = Once("", "account.create", check_key(new.idempotency_key), request)
 
         async def work(tx: Transaction) -> CreatedAccount:
             earlier = await once.earlier(tx)
@@ -95,10 +102,13 @@ class Accounts:
         now_ms = self._clock.now_ms()
 
         async def work(tx: Transaction) -> Account:
-            before = await _account(tx, account_id)
+            before = await _account(tx, account_id, hold=True)
             if change.applied_to(before) == before:
                 return before
             await store.update_account(tx, account_id, change, at_ms=now_ms)
+            if change.plan not in (None, before.plan):
+                for follower in self._followers:
+                    await follower.plan_changed(tx, account_id, at_ms=now_ms)
             return await _account(tx, account_id)
 
         return await self._change(work)
@@ -115,7 +125,7 @@ class Accounts:
         else:
             credential = _Credential.take_over(new.imported)
             request = fingerprint("imported", new.name, new.imported.digest, new.imported.prefix)
-        once = _Once(new.account_id, "api_key.create", check_key(new.idempotency_key), request)
+        once = Once(new.account_id, "api_key.create", check_key(new.idempotency_key), request)
         now_ms = self._clock.now_ms()
 
         async def work(tx: Transaction) -> IssuedKey:
@@ -170,7 +180,7 @@ class Accounts:
         async def work(tx: Transaction) -> RotatedKey:
             old = await _api_key(tx, key_id)
             request = fingerprint(key_id, str(overlap_ms))
-            once = _Once(old.account_id, "api_key.rotate", idempotency_key, request)
+            once = Once(old.account_id, "api_key.rotate", idempotency_key, request)
             earlier = await once.earlier(tx)
             if earlier is not None:
                 return RotatedKey(IssuedKey(await _api_key(tx, earlier), None, replayed=True), old)
@@ -220,28 +230,6 @@ class _Credential:
         return _Credential(imported.digest, imported.prefix, None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Once:
-    """A request that may have been made before, under an idempotency key or none."""
-
-    account_id: str
-    operation: str
-    key: str | None
-    fingerprint: str
-
-    async def earlier(self, tx: Transaction) -> str | None:
-        """Return the id of what the request made before; raises IdempotencyMismatch."""
-        if self.key is None:
-            return None
-        return await recall(tx, self.account_id, self.operation, self.key, self.fingerprint)
-
-    async def remember(self, tx: Transaction, subject_id: str, at_ms: int) -> None:
-        if self.key is not None:
-            await remember(
-                tx, self.account_id, self.operation, self.key, self.fingerprint, subject_id, at_ms=at_ms
-            )
-
-
 def _opened(new: NewAccount, now_ms: int) -> Account:
     return Account(
         id=new_id(),
@@ -273,8 +261,9 @@ async def _issue(
     return IssuedKey(key, credential.secret)
 
 
-async def _account(tx: Transaction, account_id: str) -> Account:
-    found = await store.get_account(tx, account_id) if is_id(account_id) else None
+async def _account(tx: Transaction, account_id: str, *, hold: bool = False) -> Account:
+    look = store.hold_account if hold else store.get_account
+    found = await look(tx, account_id) if is_id(account_id) else None
     if found is None:
         raise NotFound("account")
     return found

@@ -66,6 +66,14 @@ async def get_account(tx: Transaction, account_id: str) -> Account | None:
     return None if row is None else _account(row)
 
 
+async def hold_account(tx: Transaction, account_id: str) -> Account | None:
+    """Return one account, or None, and keep everybody else from changing it until the transaction ends."""
+    # Keys may be added meanwhile: they refer to the account and change nothing of it.
+    query = sa.select(*_ACCOUNT).where(accounts.c.id == account_id).with_for_update(key_share=True)
+    row = (await tx.execute(query)).one_or_none()
+    return None if row is None else _account(row)
+
+
 async def list_accounts(tx: Transaction, page: PageRequest) -> list[Account]:
     """Return up to one account more than the page holds, newest first."""
     query = sa.select(*_ACCOUNT)

@@ -73,6 +73,20 @@ class Receipt(NamedTuple):
     failure: str = ""
 
 
+class InboundText(NamedTuple):
+    """A text that a phone sent, whole. `reference` is what the carrier calls it; empty where it has no names.
+
+    `sender` is an E.164 number, or what the carrier gave in its place. Parts of a long text are the carrier's to put
+    together.
+    """
+
+    carrier: str
+    reference: str
+    sender: str
+    content: str
+    received_at_ms: int
+
+
 class Reports(Protocol):
     """Where carriers bring what they learn."""
 
@@ -81,6 +95,14 @@ class Reports(Protocol):
 
         Repeated, late, unmatched or contradictory reports are welcome: each is stored and at most one moves the
         message.
+        """
+        ...
+
+    async def receive_text(self, text: InboundText) -> None:
+        """Take a text in; durable when this returns, so only then may a carrier acknowledge it.
+
+        A text that was brought before, by its reference, changes nothing. Raises InvalidArgument for one out of
+        bounds, and StoreUnavailable and Overloaded: then it was not taken in, and the carrier must bring it again.
         """
         ...
 
@@ -95,5 +117,5 @@ class Carrier(Protocol):
         ...
 
     async def run(self, reports: Reports) -> None:
-        """Bring in reports until cancelled."""
+        """Bring in reports and texts until cancelled."""
         ...

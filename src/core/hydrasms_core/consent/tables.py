@@ -22,6 +22,7 @@ last_senders = sa.Table(
     metadata,
     sa.Column("number_hash", NUMBER_HASH, nullable=False),
     sa.Column("account_id", ID, nullable=False),
-    sa.Column("sent_at_ms", MILLIS, nullable=False),
+    # Since when it has been that account.
+    sa.Column("since_ms", MILLIS, nullable=False),
     sa.PrimaryKeyConstraint("number_hash"),
 )

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from hydrasms_core.consent.model import Wish
 from hydrasms_core.db.transaction import Transaction
 
 
@@ -36,4 +37,29 @@ class Pushes(Protocol):
 
     async def enqueue(self, tx: Transaction, pushes: Sequence[Push], *, at_ms: int) -> None:
         """Queue each whose endpoint exists and works; the others are passed over."""
+        ...
+
+
+class Consent(Protocol):
+    """What phones want of whom, inside the caller's transaction."""
+
+    async def last_senders(
+        self, tx: Transaction, numbers: Collection[str], *, hold: bool
+    ) -> Mapping[str, str]:
+        """Return the account whose message went last to each of the phones, where there was one.
+
+        With `hold` nobody else changes what the phones want until the transaction ends.
+        """
+        ...
+
+    async def follow(self, tx: Transaction, wishes: Sequence[Wish], *, at_ms: int) -> list[bool]:
+        """Do as phones wish, in order, and tell of each wish whether it changed anything."""
+        ...
+
+
+class Accounts(Protocol):
+    """Which accounts there are."""
+
+    async def require_account(self, account_id: str) -> None:
+        """Return where there is such an account; raises NotFound."""
         ...

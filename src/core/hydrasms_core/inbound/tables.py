@@ -17,6 +17,13 @@ inbound_references = sa.Table(
     sa.Column("received_at_ms", MILLIS, nullable=False),
     sa.PrimaryKeyConstraint("carrier", "reference"),
     sa.Index(None, "received_at_ms"),
+    # Those whose text may still be given to an account, a few at most.
+    sa.Index(
+        "ix_inbound_references_unowned",
+        "message_id",
+        sqlite_where=sa.text("account_id = ''"),
+        postgresql_where=sa.text("account_id = ''"),
+    ),
 )
 
 # Automatic replies, from when they are queued on: nobody pays for them, and no account has sent them.
@@ -32,6 +39,8 @@ replies = sa.Table(
     # queued, sent or failed
     sa.Column("status", sa.String(10), nullable=False),
     sa.Column("attempts", COUNT, nullable=False, server_default="0"),
+    # Whether a carrier may have it already; then there is no further attempt after the next one.
+    sa.Column("duplicate_risk", COUNT, nullable=False, server_default="0"),
     sa.Column("due_at_ms", MILLIS, nullable=False),
     # As in the outbox.
     sa.Column("claim", ID, nullable=False, server_default=""),

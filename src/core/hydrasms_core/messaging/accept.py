@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hydrasms_core.db.transaction import Transaction
-from hydrasms_core.errors import DomainError, IdempotencyMismatch
+from hydrasms_core.errors import DomainError, IdempotencyMismatch, RecipientOptedOut
 from hydrasms_core.messaging import store
 from hydrasms_core.messaging.model import Accepted, Message
-from hydrasms_core.messaging.ports import Charge, Credits
+from hydrasms_core.messaging.ports import Charge, Consent, Credits
 from hydrasms_core.messaging.store import KeyedSend
 
 Outcome = Accepted | DomainError
@@ -30,8 +30,9 @@ class Send(NamedTuple):
 class Acceptance:
     """Debits and stores batches of sends of one lane; every send gets its own outcome, in order."""
 
-    def __init__(self, credits: Credits, lane: int = 0) -> None:
+    def __init__(self, credits: Credits, consent: Consent, lane: int = 0) -> None:
         self._credits = credits
+        self._consent = consent
         self._lane = lane
 
     async def commit(self, tx: Transaction, sends: Sequence[Send]) -> list[Outcome]:
@@ -53,9 +54,7 @@ class Acceptance:
                     first.append(index)
                 else:
                     twins.append(index)
-            for index, outcome in zip(
-                first, await self._pay_and_store(tx, [sends[i] for i in first]), strict=True
-            ):
+            for index, outcome in zip(first, await self._take(tx, [sends[i] for i in first]), strict=True):
                 outcomes[index] = outcome
                 send = sends[index]
                 if send.key is not None and isinstance(outcome, Accepted):
@@ -82,6 +81,16 @@ class Acceptance:
         stored = await store.find_ids(tx, [(message.account_id, message.id) for message in made])
         return len(stored) == len(made)
 
+    async def _take(self, tx: Transaction, sends: Sequence[Send]) -> list[Outcome]:
+        """Take sends that are none's repeats: those of phones that want none of the account are not paid for."""
+        if not sends:
+            return []
+        refusing = await self._consent.refusing(tx, {_pair(send) for send in sends})
+        if not refusing:
+            return await self._pay_and_store(tx, sends)
+        wanted = iter(await self._pay_and_store(tx, [s for s in sends if _pair(s) not in refusing]))
+        return [RecipientOptedOut() if _pair(send) in refusing else next(wanted) for send in sends]
+
     async def _pay_and_store(self, tx: Transaction, sends: Sequence[Send]) -> list[Outcome]:
         if not sends:
             return []
@@ -98,6 +107,10 @@ class Acceptance:
             Accepted(send.message, replayed=False) if refusal is None else refusal
             for send, refusal in zip(sends, refusals, strict=True)
         ]
+
+
+def _pair(send: Send) -> tuple[str, str]:
+    return send.message.account_id, send.message.recipient.e164
 
 
 def _answer_again(earlier: KeyedSend, send: Send) -> Outcome:

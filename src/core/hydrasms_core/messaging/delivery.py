@@ -22,6 +22,7 @@ MAX_BACK_OFF_MS = 300_000
 
 NO_ANSWER = "The carrier's answer was never learned."
 NO_RECEIPT = "The carrier's receipt did not come in time."
+OPTED_OUT = "The recipient has opted out."
 
 _MAX_WORD = 200
 _MAX_DOUBLINGS = 20
@@ -85,20 +86,25 @@ class Move(NamedTuple):
     failure: str
 
 
-def when_due(at: Standing, *, now_ms: int, lease_ms: int) -> Change:
+def when_due(at: Standing, *, now_ms: int, lease_ms: int, opted_out: bool = False) -> Change:
     """Decide about a message whose step `submit` is due: hand it on, or give it up.
 
     Handing on is a change to SUBMITTING with a lease. A message that is SUBMITTING already may have reached the
     phone, since its last answer was lost, or died with its worker: it gets one extra attempt, marked, and is
-    never refunded. One that is neither queued nor being submitted has nothing to be done about it.
+    never refunded. One that is neither queued nor being submitted has nothing to be done about it. Where the phone
+    has opted out since, nothing is handed on any more.
     """
     if at.status is Status.QUEUED:
         if at.expires_at_ms <= now_ms:
             return _finish(at, Status.EXPIRED, at.failure)
+        if opted_out:
+            return _finish(at, Status.REJECTED, OPTED_OUT)
         return Change(Status.SUBMITTING, Step.SUBMIT, now_ms + lease_ms, at.duplicate_risk, at.failure, False)
     if at.status is Status.SUBMITTING:
         if at.expires_at_ms <= now_ms or (at.held and at.duplicate_risk):
             return _finish(at, Status.UNKNOWN, at.failure or NO_ANSWER)
+        if opted_out:
+            return _finish(at, Status.UNKNOWN, OPTED_OUT)
         return Change(Status.SUBMITTING, Step.SUBMIT, now_ms + lease_ms, True, at.failure, False)
     return _finish(at, at.status, at.failure)
 
@@ -118,7 +124,7 @@ def when_answered(at: Standing, answer: Answer, *, now_ms: int, receipt_timeout_
         return _finish(at, Status.REJECTED, failure)
     if isinstance(answer, Throttled):
         waiting = Status.SUBMITTING if at.duplicate_risk else Status.QUEUED
-        return _later(at, waiting, now_ms + _back_off_ms(answer, at.attempts), failure)
+        return _later(at, waiting, now_ms + back_off_ms(answer, at.attempts), failure)
     assert isinstance(answer, AnswerLost)
     if at.duplicate_risk:
         return _finish(at, Status.UNKNOWN, failure)
@@ -163,6 +169,12 @@ def storable(word: str) -> str:
     return word.replace("\0", "")[:_MAX_WORD].encode("utf-8", "replace").decode()
 
 
+def back_off_ms(answer: Throttled, attempts: int) -> int:
+    """Return a pause that doubles from what the carrier asks for; never less than that."""
+    doublings = min(max(attempts - 1, 0), _MAX_DOUBLINGS)
+    return max(answer.retry_after_ms, min(answer.retry_after_ms << doublings, MAX_BACK_OFF_MS))
+
+
 def _finish(at: Standing, status: Status, failure: str) -> Change:
     return Change(status, None, 0, at.duplicate_risk, failure, is_refunded(at.status, status))
 
@@ -171,9 +183,3 @@ def _later(at: Standing, status: Status, due_at_ms: int, failure: str) -> Change
     # Not after the end of its validity: whoever waits for a refund should not wait for a pause to end as well.
     due_at_ms = min(due_at_ms, at.expires_at_ms)
     return Change(status, Step.SUBMIT, due_at_ms, at.duplicate_risk, failure, False)
-
-
-def _back_off_ms(answer: Throttled, attempts: int) -> int:
-    """Return a pause that doubles from what the carrier asks for; never less than that."""
-    doublings = min(max(attempts - 1, 0), _MAX_DOUBLINGS)
-    return max(answer.retry_after_ms, min(answer.retry_after_ms << doublings, MAX_BACK_OFF_MS))

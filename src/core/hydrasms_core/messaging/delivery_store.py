@@ -137,8 +137,9 @@ _MATCH_PARKED = SetStatement(
 Key = tuple[str, str]
 """An account and a message of it."""
 
-Known = tuple[Key, Status, int]
-"""What a carrier's reference stands for: a message, its status and its lane."""
+Known = tuple[Key, Status | None, int]
+"""What a carrier's reference stands for: a message, its status and its lane. There is no status where there is no
+such message: it is gone, or it was an automatic reply."""
 
 
 class Due(NamedTuple):
@@ -339,11 +340,13 @@ async def hold_references(
         rows = await tx.execute_set(_FIND_REFERENCES, asked)
     lanes: dict[int, set[Key]] = {}
     for row in rows:
-        lanes.setdefault(row[4], set()).add((row[2], row[3]))
+        # Automatic replies are no account's messages, and there is nothing to hold.
+        if row[2]:
+            lanes.setdefault(row[4], set()).add((row[2], row[3]))
     statuses: dict[Key, Status] = {}
     for lane in sorted(lanes):
         statuses |= await _hold_statuses(tx, lanes[lane])
-    return {(row[0], row[1]): ((row[2], row[3]), statuses[row[2], row[3]], row[4]) for row in rows}
+    return {(row[0], row[1]): ((row[2], row[3]), statuses.get((row[2], row[3])), row[4]) for row in rows}
 
 
 def _adding(carrier: str) -> str:

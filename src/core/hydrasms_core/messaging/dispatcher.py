@@ -14,7 +14,7 @@ from hydrasms_core.db.transaction import Database, Transaction
 from hydrasms_core.errors import StoreUnavailable
 from hydrasms_core.messaging.clock_jumps import ClockJumps
 from hydrasms_core.messaging.handover import Batch, Claim, Handover, Settlement
-from hydrasms_core.messaging.ports import Credits, Happenings
+from hydrasms_core.messaging.ports import Consent, Credits, Happenings
 from hydrasms_core.settings import DeliverySettings
 
 _FIRST_BACK_OFF_S = 0.1
@@ -39,6 +39,7 @@ class Dispatcher:
         self,
         database: Database,
         credits: Credits,
+        consent: Consent,
         carriers: Carriers,
         clock: Clock,
         metrics: Metrics,
@@ -49,7 +50,7 @@ class Dispatcher:
         self._carriers = carriers
         self._clock = clock
         self._settings = settings or DeliverySettings()
-        self._handover = Handover(credits, carriers, clock, self._settings, happenings)
+        self._handover = Handover(credits, consent, carriers, clock, self._settings, happenings)
         self._slots = asyncio.Semaphore(self._settings.max_in_flight)
         self._living: set[str] = set()
         self._jumps = ClockJumps(clock)

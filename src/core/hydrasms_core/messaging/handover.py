@@ -29,7 +29,7 @@ from hydrasms_core.messaging.delivery import (
 from hydrasms_core.messaging.delivery_store import Due, Key
 from hydrasms_core.messaging.happening import Untold, status_changes
 from hydrasms_core.messaging.model import Status
-from hydrasms_core.messaging.ports import Charge, Credits, Happenings
+from hydrasms_core.messaging.ports import Charge, Consent, Credits, Happenings
 from hydrasms_core.messaging.receipts import apply_parked
 from hydrasms_core.settings import DeliverySettings
 
@@ -86,12 +86,14 @@ class Handover:
     def __init__(
         self,
         credits: Credits,
+        consent: Consent,
         carriers: Carriers,
         clock: Clock,
         settings: DeliverySettings,
         happenings: Happenings | None = None,
     ) -> None:
         self._credits = credits
+        self._consent = consent
         self._carriers = carriers
         self._clock = clock
         self._happenings: Happenings = happenings or Untold()
@@ -109,13 +111,18 @@ class Handover:
         due = await store.take_due(tx, now_ms=now_ms, most=self._most, living=living, spare=spare)
         batches: defaultdict[str, Batch] = defaultdict(lambda: Batch(lane=due[0].lane))
         given_up: list[tuple[Due, Change]] = []
+        handed: list[tuple[str, str]] = []
+        refusing = await self._refusing(tx, due)
         for message in due:
-            change = when_due(message.standing, now_ms=now_ms, lease_ms=self._lease_ms)
+            opted_out = _pair(message) in refusing
+            change = when_due(message.standing, now_ms=now_ms, lease_ms=self._lease_ms, opted_out=opted_out)
             if change.step is None:
                 given_up.append((message, change))
             else:
                 _add(batches[self._carriers.route(message.recipient).name], message, change)
+                handed.append(_pair(message))
         await self._hand_out(tx, claim_id, batches, now_ms)
+        await self._consent.sent(tx, handed, at_ms=now_ms)
         if given_up:
             await self._give_up(tx, given_up, now_ms)
         next_submit_ms, next_receipt_ms = await store.next_due(tx)
@@ -204,6 +211,13 @@ class Handover:
         """Let the claims of dead predecessors end at once; returns how many messages they held."""
         return await store.release_claims(tx, now_ms=self._clock.now_ms())
 
+    async def _refusing(self, tx: Transaction, due: Sequence[Due]) -> set[tuple[str, str]]:
+        """Return the (account, recipient) pairs of phones that want no more, and let no STOP come in between."""
+        if not due:
+            return set()
+        await self._consent.hold(tx, {message.recipient for message in due})
+        return await self._consent.refusing(tx, {_pair(message) for message in due})
+
     async def _hand_out(
         self, tx: Transaction, claim_id: str, batches: Mapping[str, Batch], now_ms: int
     ) -> None:
@@ -244,6 +258,10 @@ class Handover:
     async def _refund(self, tx: Transaction, charges: Sequence[Charge], now_ms: int) -> None:
         if charges:
             await self._credits.refund(tx, charges, at_ms=now_ms)
+
+
+def _pair(due: Due) -> tuple[str, str]:
+    return due.account_id, due.recipient
 
 
 def _add(batch: Batch, due: Due, change: Change) -> None:

@@ -27,7 +27,7 @@ class Status(enum.StrEnum):
 
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset({Status.SUBMITTING, Status.CANCELLED, Status.EXPIRED}),
+    Status.QUEUED: frozenset({Status.SUBMITTING, Status.CANCELLED, Status.EXPIRED, Status.REJECTED}),
     Status.SUBMITTING: frozenset({Status.SUBMITTED, Status.QUEUED, Status.REJECTED, Status.UNKNOWN}),
     Status.SUBMITTED: frozenset({Status.DELIVERED, Status.UNDELIVERED, Status.EXPIRED, Status.UNKNOWN}),
     Status.UNKNOWN: frozenset({Status.DELIVERED, Status.UNDELIVERED, Status.EXPIRED}),
@@ -44,6 +44,7 @@ _REFUNDED = frozenset(
         (Status.SUBMITTING, Status.REJECTED),
         (Status.QUEUED, Status.CANCELLED),
         (Status.QUEUED, Status.EXPIRED),
+        (Status.QUEUED, Status.REJECTED),
     }
 )
 

@@ -19,6 +19,8 @@ from phonenumbers.phonemetadata import PhoneMetadata, PhoneNumberDesc
 
 _E164 = re.compile(r"[+][1-9][0-9]{6,14}", re.ASCII)
 _CALLING_CODE_DIGITS = 3
+# Each reading but the last takes a national prefix away, of which nobody means to type more than three.
+_MAX_READINGS = 4
 # An opening parenthesis that captures: neither escaped nor followed by a question mark.
 _CAPTURING = re.compile(r"(?<!\\)\((?!\?)")
 
@@ -64,9 +66,9 @@ def parse_recipient(text: str) -> PhoneNumber:
     """Return the number and country that a text in E.164 stands for.
 
     Accepted is what matches `[+][1-9][0-9]{6,14}` as a whole, has a known calling code and a length that is
-    possible there, assigned or not. The country is the number's own region, else the main region of its
-    calling code. Raises ValueError, with a sentence that does not hold the number, for all else, and for
-    numbers of no country (+800, +883 and so on). The answer is always that of `parse_recipient_slowly`.
+    possible there, assigned or not. What is returned reads as itself. The country is the number's own region, else
+    the main region of its calling code. Raises ValueError, with a sentence that does not hold the number, for all
+    else, and for numbers of no country (+800, +883 and so on). The answer is always that of `parse_recipient_slowly`.
     """
     plan = _plans.get((text[1:4], len(text))) or _find_plan(text)
     match = plan.match(text)
@@ -77,6 +79,17 @@ def parse_recipient(text: str) -> PhoneNumber:
 
 def parse_recipient_slowly(text: str) -> PhoneNumber:
     """Do what `parse_recipient` does by asking the library alone: the reference that it must agree with."""
+    # Reading a number may take a national prefix from it and leave what reads as another number still, as with
+    # +6100412345678. What it settles on is the number, so that one phone never goes by two.
+    for _ in range(_MAX_READINGS):
+        number = _read(text)
+        if number.e164 == text:
+            return number
+        text = number.e164
+    raise ValueError(_IMPOSSIBLE)
+
+
+def _read(text: str) -> PhoneNumber:
     if _E164.fullmatch(text) is None:
         raise ValueError(_NOT_E164)
     try:

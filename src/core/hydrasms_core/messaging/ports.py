@@ -50,6 +50,10 @@ class Consent(Protocol):
         """Return those of the (account id, E.164 number) pairs where the phone wants none of the account."""
         ...
 
+    async def hold(self, tx: Transaction, numbers: Collection[str]) -> None:
+        """Let nobody change what these phones want until the transaction ends; to be called before `refusing`."""
+        ...
+
     async def sent(self, tx: Transaction, sent: Sequence[tuple[str, str]], *, at_ms: int) -> None:
         """Remember of (account id, E.164 number) pairs, in order, that the account's message goes to the phone."""
         ...

@@ -35,7 +35,7 @@ from hydrasms_core.messaging.model import (
     may_become,
 )
 from hydrasms_core.messaging.numbering import PhoneNumber, parse_recipient
-from hydrasms_core.messaging.ports import Charge, Credits, Happenings, Lanes, SendingAccounts
+from hydrasms_core.messaging.ports import Charge, Consent, Credits, Happenings, Lanes, SendingAccounts
 from hydrasms_core.messaging.text import measure
 from hydrasms_core.paging import Page, page_of, page_request
 from hydrasms_core.settings import MessagingSettings
@@ -48,6 +48,7 @@ class Messaging:
         self,
         database: Database,
         credits: Credits,
+        consent: Consent,
         accounts: SendingAccounts,
         clock: Clock,
         settings: MessagingSettings,
@@ -65,7 +66,7 @@ class Messaging:
         self._lanes: Lanes = lanes or OneLane()
         self._writers: list[GroupCommit[Send, Accepted]] = []
         for lane in range(self._lanes.number):
-            acceptance = Acceptance(credits, lane)
+            acceptance = Acceptance(credits, consent, lane)
             self._writers.append(
                 GroupCommit(
                     database,
@@ -82,8 +83,8 @@ class Messaging:
         """Accept one message: when this returns, debit, message and its place in the queue are durable.
 
         Raises, in this order: NotFound, AccountSuspended, SendingNotEnabled; InvalidIdempotencyKey,
-        InvalidRecipient, InvalidContent; IdempotencyMismatch; InsufficientCredits. Whatever it raises, nothing
-        was debited, stored or sent.
+        InvalidRecipient, InvalidContent; IdempotencyMismatch; RecipientOptedOut; InsufficientCredits. Whatever it
+        raises, nothing was debited, stored or sent.
         """
         await self._accounts.require_sending(account_id)
         send = self.checked(account_id, draft, actor=actor)

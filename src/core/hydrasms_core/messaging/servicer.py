@@ -6,6 +6,7 @@ from hydrasms.messaging.v1 import messaging_service_pb2 as pb
 from hydrasms_core.caller import caller
 from hydrasms_core.events import wire as events_wire
 from hydrasms_core.events.service import Events
+from hydrasms_core.inbound.service import Inbound
 from hydrasms_core.messaging import wire
 from hydrasms_core.messaging.forwarding import Forwarding
 from hydrasms_core.messaging.service import Messaging
@@ -15,8 +16,9 @@ from hydrasms_core.rpc.interceptors import Context
 class MessagingServicer(messaging_service_pb2_grpc.MessagingServiceServicer):
     """Unpacks requests, calls the service and packs answers."""
 
-    def __init__(self, messaging: Messaging, events: Events) -> None:
+    def __init__(self, messaging: Messaging, inbound: Inbound, events: Events) -> None:
         self._messaging = messaging
+        self._inbound = inbound
         self._events = events
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Context) -> pb.SendMessageResponse:
@@ -73,6 +75,25 @@ class MessagingServicer(messaging_service_pb2_grpc.MessagingServiceServicer):
         return wire.inbound_messages(
             await self._messaging.list_inbound(account_id, request.page_size, request.page_token)
         )
+
+    async def ReceiveInbound(
+        self, request: pb.ReceiveInboundRequest, context: Context
+    ) -> pb.ReceiveInboundResponse:
+        """Take in a text that a phone sent."""
+        return wire.received(await self._inbound.receive(wire.inbound_text(request)))
+
+    async def ListUnownedInboundMessages(
+        self, request: pb.ListUnownedInboundMessagesRequest, context: Context
+    ) -> pb.ListUnownedInboundMessagesResponse:
+        """Return one page of the texts that are nobody's."""
+        return wire.unowned_messages(await self._inbound.list_unowned(request.page_size, request.page_token))
+
+    async def AssignInboundMessage(
+        self, request: pb.AssignInboundMessageRequest, context: Context
+    ) -> pb.AssignInboundMessageResponse:
+        """Give a text that is nobody's to an account."""
+        assigned = await self._inbound.assign(request.inbound_message_id, request.account_id)
+        return pb.AssignInboundMessageResponse(message=wire.inbound_message(assigned))
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsResponse:
         """Return what happened after a place, or wait for it."""

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 from hydrasms.messaging.v1 import forwarding_service_pb2, message_pb2, messaging_service_pb2
+from hydrasms_core.carriers.base import InboundText
 from hydrasms_core.errors import DomainError
+from hydrasms_core.inbound.model import Outcome as InboundOutcome
+from hydrasms_core.inbound.model import Received
 from hydrasms_core.messaging.accept import Outcome
 from hydrasms_core.messaging.model import (
     Accepted,
@@ -17,9 +20,13 @@ from hydrasms_core.messaging.model import (
 from hydrasms_core.messaging.text import Encoding
 from hydrasms_core.paging import Page
 from hydrasms_core.rpc.errors import to_status
-from hydrasms_core.rpc.wire import fill_time, timestamp
+from hydrasms_core.rpc.wire import fill_time, millis, timestamp
 
 _STATUSES = {status: message_pb2.MessageStatus.Value(f"MESSAGE_STATUS_{status.name}") for status in Status}
+_OUTCOMES = {
+    outcome: messaging_service_pb2.InboundOutcome.Value(f"INBOUND_OUTCOME_{outcome.name}")
+    for outcome in InboundOutcome
+}
 _ENCODINGS = {encoding: message_pb2.Encoding.Value(f"ENCODING_{encoding.name}") for encoding in Encoding}
 
 
@@ -124,7 +131,29 @@ def messages(page: Page[Message]) -> messaging_service_pb2.ListMessagesResponse:
 def inbound_messages(page: Page[InboundMessage]) -> messaging_service_pb2.ListInboundMessagesResponse:
     """Return a page of inbound messages."""
     return messaging_service_pb2.ListInboundMessagesResponse(
-        messages=[_inbound(row) for row in page.rows], next_page_token=page.next_token
+        messages=[inbound_message(row) for row in page.rows], next_page_token=page.next_token
+    )
+
+
+def inbound_text(request: messaging_service_pb2.ReceiveInboundRequest) -> InboundText:
+    """Return a text that a carrier brings."""
+    received_at_ms = millis(request.received_at) if request.HasField("received_at") else 0
+    return InboundText(
+        request.carrier, request.carrier_message_id, request.sender, request.text, received_at_ms
+    )
+
+
+def received(value: Received) -> messaging_service_pb2.ReceiveInboundResponse:
+    """Return what became of a text."""
+    return messaging_service_pb2.ReceiveInboundResponse(
+        message=inbound_message(value.message), outcome=_OUTCOMES[value.outcome], duplicate=value.duplicate
+    )
+
+
+def unowned_messages(page: Page[InboundMessage]) -> messaging_service_pb2.ListUnownedInboundMessagesResponse:
+    """Return a page of texts that are nobody's."""
+    return messaging_service_pb2.ListUnownedInboundMessagesResponse(
+        messages=[inbound_message(row) for row in page.rows], next_page_token=page.next_token
     )
 
 
@@ -134,7 +163,8 @@ def _result(outcome: Outcome) -> messaging_service_pb2.BatchSendMessagesResult:
     return messaging_service_pb2.BatchSendMessagesResult(accepted=sent(outcome))
 
 
-def _inbound(value: InboundMessage) -> message_pb2.InboundMessage:
+def inbound_message(value: InboundMessage) -> message_pb2.InboundMessage:
+    """Return a text as callers see it."""
     return message_pb2.InboundMessage(
         id=value.id,
         account_id=value.account_id,

@@ -56,6 +56,14 @@ class Hooks(Protocol):
         ...
 
 
+class Accounts(Protocol):
+    """Which accounts there are."""
+
+    async def require_account(self, account_id: str) -> None:
+        """Return where there is such an account; raises NotFound."""
+        ...
+
+
 class Plans(Protocol):
     """The plans of accounts, inside the caller's transaction."""
 

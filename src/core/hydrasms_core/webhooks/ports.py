@@ -1,4 +1,4 @@
-"""What the deliverer needs of others."""
+"""What webhooks need of others."""
 
 import enum
 from collections.abc import Mapping
@@ -50,4 +50,12 @@ class Poster(Protocol):
 
         Nothing is ever raised for what a URL, a name server or a receiver does.
         """
+        ...
+
+
+class KnownAccounts(Protocol):
+    """Which accounts there are."""
+
+    async def require_account(self, account_id: str) -> None:
+        """Return where there is such an account; raises NotFound."""
         ...

@@ -53,6 +53,18 @@ webhook_deliveries = sa.Table(
     sa.Column("created_at_ms", MILLIS, nullable=False),
     sa.Column("updated_at_ms", MILLIS, nullable=False),
     sa.PrimaryKeyConstraint("account_id", "id"),
+    # By id alone: what an operator names without its account, and what is old enough to be forgotten. It grows at
+    # its end only, for ids sort by time.
+    sa.Index(None, "id"),
+    # What is pending or dead, a small part of all.
+    sa.Index(
+        "ix_webhook_deliveries_undelivered",
+        "account_id",
+        "status",
+        "id",
+        sqlite_where=sa.text("status <> 'delivered'"),
+        postgresql_where=sa.text("status <> 'delivered'"),
+    ),
 )
 
 # The deliveries that are still to be tried, and when. Claimed as messages are in the outbox.
@@ -65,9 +77,9 @@ webhook_outbox = sa.Table(
     sa.Column("due_at_ms", MILLIS, nullable=False),
     sa.Column("claim", ID, nullable=False, server_default=""),
     sa.PrimaryKeyConstraint("delivery_id", "account_id"),
-    sa.Index(None, "due_at_ms"),
-    # One receiver's queue: what is claimed of it is bounded, and a receiver that is gone takes it along.
-    sa.Index(None, "account_id", "endpoint_id", "due_at_ms"),
+    # The queue of every endpoint, which has ids of its own: who looks for what is due goes from one queue's head to
+    # the next one's, past all that waits behind, and takes a few of each.
+    sa.Index("ix_webhook_outbox_queues", "endpoint_id", "due_at_ms", "delivery_id"),
 )
 
 webhook_attempts = sa.Table(

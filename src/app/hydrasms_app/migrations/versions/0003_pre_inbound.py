@@ -36,7 +36,7 @@ def upgrade() -> None:
         "last_senders",
         sa.Column("number_hash", sa.String(length=43), nullable=False),
         sa.Column("account_id", _ID, nullable=False),
-        sa.Column("sent_at_ms", _INT64, nullable=False),
+        sa.Column("since_ms", _INT64, nullable=False),
         sa.PrimaryKeyConstraint("number_hash", name=op.f("pk_last_senders")),
     )
     op.create_table(
@@ -66,6 +66,14 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_inbound_references_received_at_ms"), "inbound_references", ["received_at_ms"], unique=False
     )
+    op.create_index(
+        "ix_inbound_references_unowned",
+        "inbound_references",
+        ["message_id"],
+        unique=False,
+        sqlite_where=sa.text("account_id = ''"),
+        postgresql_where=sa.text("account_id = ''"),
+    )
     op.create_table(
         "replies",
         sa.Column("id", _ID, nullable=False),
@@ -74,6 +82,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=10), nullable=False),
         sa.Column("status", sa.String(length=10), nullable=False),
         sa.Column("attempts", _INT64, server_default="0", nullable=False),
+        sa.Column("duplicate_risk", _INT64, server_default="0", nullable=False),
         sa.Column("due_at_ms", _INT64, nullable=False),
         sa.Column("claim", _ID, server_default="", nullable=False),
         sa.Column("created_at_ms", _INT64, nullable=False),
@@ -82,6 +91,14 @@ def upgrade() -> None:
     op.create_index(op.f("ix_replies_status_due_at_ms"), "replies", ["status", "due_at_ms"], unique=False)
     op.create_index(
         op.f("ix_replies_recipient_created_at_ms"), "replies", ["recipient", "created_at_ms"], unique=False
+    )
+    op.create_table(
+        "simulated_answers",
+        sa.Column("due_at_ms", _INT64, nullable=False),
+        sa.Column("reference", _ID, nullable=False),
+        sa.Column("sender", sa.String(length=20), nullable=False),
+        sa.Column("content", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("due_at_ms", "reference", name=op.f("pk_simulated_answers")),
     )
     op.create_table(
         "shortcodes",
@@ -130,6 +147,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("account_id", "id", name=op.f("pk_webhook_deliveries")),
         **_partitioned(),
     )
+    op.create_index(op.f("ix_webhook_deliveries_id"), "webhook_deliveries", ["id"], unique=False)
+    op.create_index(
+        "ix_webhook_deliveries_undelivered",
+        "webhook_deliveries",
+        ["account_id", "status", "id"],
+        unique=False,
+        sqlite_where=sa.text("status <> 'delivered'"),
+        postgresql_where=sa.text("status <> 'delivered'"),
+    )
     op.create_table(
         "webhook_outbox",
         sa.Column("account_id", _ID, nullable=False),
@@ -140,11 +166,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("delivery_id", "account_id", name=op.f("pk_webhook_outbox")),
         **_partitioned(),
     )
-    op.create_index(op.f("ix_webhook_outbox_due_at_ms"), "webhook_outbox", ["due_at_ms"], unique=False)
     op.create_index(
-        op.f("ix_webhook_outbox_account_id_endpoint_id_due_at_ms"),
+        "ix_webhook_outbox_queues",
         "webhook_outbox",
-        ["account_id", "endpoint_id", "due_at_ms"],
+        ["endpoint_id", "due_at_ms", "delivery_id"],
         unique=False,
     )
     op.create_table(
@@ -184,6 +209,7 @@ def downgrade() -> None:
         "webhook_deliveries",
         "webhook_endpoints",
         "shortcodes",
+        "simulated_answers",
         "replies",
         "inbound_references",
         "events",

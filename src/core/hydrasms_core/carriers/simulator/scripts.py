@@ -1,5 +1,6 @@
 """What simulated phones do, by the last four digits of their numbers. docs/howto/simulator.md is for users."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hydrasms_core.carriers.base import ReceiptStatus
@@ -17,6 +18,10 @@ class ScriptedReceipt:
     failure: str = ""
 
 
+def _says_nothing(_: str) -> str:
+    return ""
+
+
 _DELIVERED = ScriptedReceipt(ReceiptStatus.DELIVERED)
 _UNDELIVERED = ScriptedReceipt(ReceiptStatus.UNDELIVERED, failure="The simulated phone is switched off.")
 _LATE = ScriptedReceipt(ReceiptStatus.DELIVERED, after_ms=5_000)
@@ -24,13 +29,16 @@ _LATE = ScriptedReceipt(ReceiptStatus.DELIVERED, after_ms=5_000)
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What happens to a message, in this order: refused, throttled, taken, on the phone, answered, reported."""
+    """What happens to a message, in this order: refused, throttled, taken, on the phone, answered, reported, and
+    texted back to, where `text_back` makes a text of the message's.
+    """
 
     refusal: str = ""
     throttled_attempts: int = 0
     arrives: bool = True
     answered: bool = True
     receipts: tuple[ScriptedReceipt, ...] = (_DELIVERED,)
+    text_back: Callable[[str], str] = _says_nothing
 
 
 DELIVERED_AT_ONCE = Script()
@@ -47,6 +55,9 @@ SCRIPTS = {
     "0908": Script(receipts=(_DELIVERED, _UNDELIVERED)),
     "0909": Script(receipts=()),
     "0910": Script(throttled_attempts=FOR_EVER),
+    "0911": Script(text_back=lambda _: "STOP"),
+    "0912": Script(text_back=lambda _: "I am away and will read your message when I am back."),
+    "0913": Script(text_back=lambda content: content.partition(" ")[0]),
 }
 
 

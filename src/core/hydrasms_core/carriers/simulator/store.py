@@ -6,7 +6,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from hydrasms_core.carriers.base import ReceiptStatus
-from hydrasms_core.carriers.simulator.tables import simulated_receipts, simulated_texts
+from hydrasms_core.carriers.simulator.tables import simulated_answers, simulated_receipts, simulated_texts
 from hydrasms_core.db.dialect import SetStatement
 from hydrasms_core.db.transaction import Transaction
 from hydrasms_core.paging import PageRequest
@@ -22,6 +22,20 @@ _INSERT_TEXTS = SetStatement(
 _INSERT_RECEIPTS = SetStatement(
     f"INSERT INTO simulated_receipts ({_RECEIPT}) SELECT {_RECEIPT} FROM {{rows}} WHERE true",
     tuple(_RECEIPT.split(", ")),
+)
+_ANSWER = "due_at_ms, reference, sender, content"
+_INSERT_ANSWERS = SetStatement(
+    f"INSERT INTO simulated_answers ({_ANSWER}) SELECT {_ANSWER} FROM {{rows}} WHERE true",
+    tuple(_ANSWER.split(", ")),
+)
+_DELETE_ANSWERS = SetStatement(
+    "DELETE FROM simulated_answers WHERE (due_at_ms, reference) IN (SELECT r.due_at_ms, r.reference FROM {rows})",
+    ("due_at_ms", "reference"),
+)
+_LEASE_ANSWERS = SetStatement(
+    "UPDATE simulated_answers SET due_at_ms = :until_ms WHERE (due_at_ms, reference) IN"
+    " (SELECT r.due_at_ms, r.reference FROM {rows})",
+    ("due_at_ms", "reference"),
 )
 _DELETE_RECEIPTS = SetStatement(
     "DELETE FROM simulated_receipts WHERE (due_at_ms, reference, ordinal) IN"
@@ -56,22 +70,77 @@ class OwedReceipt(NamedTuple):
     failure: str
 
 
-async def add(tx: Transaction, texts: Sequence[SimulatedText], receipts: Sequence[OwedReceipt]) -> None:
-    """Put texts on phones, and receipts among those that are owed."""
+class OwedAnswer(NamedTuple):
+    """A text that a phone is still to send in answer to another, and when; `reference` is the other's."""
+
+    due_at_ms: int
+    reference: str
+    sender: str
+    content: str
+
+
+class Owed(NamedTuple):
+    """What the network is to bring now, and when there is more; None where nothing is known of more."""
+
+    receipts: Sequence[OwedReceipt] = ()
+    answers: Sequence[OwedAnswer] = ()
+    next_ms: int | None = None
+
+
+async def add(
+    tx: Transaction,
+    texts: Sequence[SimulatedText],
+    receipts: Sequence[OwedReceipt],
+    answers: Sequence[OwedAnswer],
+) -> None:
+    """Put texts on phones, and receipts and answers among those that are owed."""
+    if answers:
+        await tx.execute_set(_INSERT_ANSWERS, answers)
     if texts:
         await tx.execute_set(_INSERT_TEXTS, texts)
     if receipts:
         await tx.execute_set(_INSERT_RECEIPTS, receipts)
 
 
-async def next_receipts(
-    tx: Transaction, acknowledged: Sequence[OwedReceipt], *, now_ms: int, until_ms: int, most: int
-) -> tuple[list[OwedReceipt], int | None]:
-    """Forget what was acknowledged, take the receipts that are due, in order, and say when the next one is.
+async def next_owed(tx: Transaction, acknowledged: Owed, *, now_ms: int, until_ms: int, most: int) -> Owed:
+    """Forget what was acknowledged, take what is due, in order, `most` of each kind, and say when the next is.
 
     What is taken falls due again at `until_ms`, for whoever sees it first; before that nobody else gets it. The time
     is known only where all that is due was taken.
     """
+    receipts, next_receipt_ms = await _next_receipts(
+        tx, acknowledged.receipts, now_ms=now_ms, until_ms=until_ms, most=most
+    )
+    answers, next_answer_ms = await _next_answers(
+        tx, acknowledged.answers, now_ms=now_ms, until_ms=until_ms, most=most
+    )
+    known = [at_ms for at_ms in (next_receipt_ms, next_answer_ms) if at_ms is not None]
+    return Owed(receipts, answers, min(known, default=None))
+
+
+async def _next_answers(
+    tx: Transaction, acknowledged: Sequence[OwedAnswer], *, now_ms: int, until_ms: int, most: int
+) -> tuple[list[OwedAnswer], int | None]:
+    if acknowledged:
+        await tx.execute_set(_DELETE_ANSWERS, [answer[:2] for answer in acknowledged])
+    columns = simulated_answers.c
+    result = await tx.execute(
+        sa.select(columns.due_at_ms, columns.reference, columns.sender, columns.content)
+        .order_by(columns.due_at_ms, columns.reference)
+        .limit(most + 1)
+        .with_for_update(skip_locked=True)
+    )
+    rows = [OwedAnswer(*tuple(row)) for row in result]
+    due = [row for row in rows[:most] if row.due_at_ms <= now_ms]
+    if due:
+        await tx.execute_set(_LEASE_ANSWERS, [answer[:2] for answer in due], {"until_ms": until_ms})
+    next_ms = rows[len(due)].due_at_ms if len(due) < len(rows) else None
+    return [answer._replace(due_at_ms=until_ms) for answer in due], next_ms
+
+
+async def _next_receipts(
+    tx: Transaction, acknowledged: Sequence[OwedReceipt], *, now_ms: int, until_ms: int, most: int
+) -> tuple[list[OwedReceipt], int | None]:
     if acknowledged:
         await tx.execute_set(_DELETE_RECEIPTS, [receipt[:3] for receipt in acknowledged])
     columns = simulated_receipts.c

@@ -19,6 +19,18 @@ simulated_texts = sa.Table(
     sa.Index(None, "recipient", "id"),
 )
 
+# What phones still text back; a row goes when the text is acknowledged.
+simulated_answers = sa.Table(
+    "simulated_answers",
+    metadata,
+    sa.Column("due_at_ms", MILLIS, nullable=False),
+    # Of the text that is answered, and of the answer as well: one each.
+    sa.Column("reference", ID, nullable=False),
+    sa.Column("sender", sa.String(20), nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.PrimaryKeyConstraint("due_at_ms", "reference"),
+)
+
 # Receipts that the network still owes; a row goes when its receipt is acknowledged.
 simulated_receipts = sa.Table(
     "simulated_receipts",

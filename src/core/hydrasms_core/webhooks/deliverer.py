@@ -1,0 +1,320 @@
+"""The deliverer: takes what is due out of the queue of pushes and posts it to its receivers."""
+
+import asyncio
+import contextlib
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from hydrasms_base.clock import Clock
+from hydrasms_base.log import get_logger
+from hydrasms_base.metrics import Metrics
+from hydrasms_base.sealing import Unsealable
+from hydrasms_core.db.group_commit import GroupCommit
+from hydrasms_core.db.transaction import Database, Transaction
+from hydrasms_core.errors import Overloaded, StoreUnavailable
+from hydrasms_core.messaging.clock_jumps import ClockJumps
+from hydrasms_core.messaging.lanes import OneLane
+from hydrasms_core.messaging.ports import Happenings, Lanes
+from hydrasms_core.settings import WebhookSettings
+from hydrasms_core.webhooks.handover import Claim, Ended, Handover, Held, Settled
+from hydrasms_core.webhooks.model import DeliveryStatus
+from hydrasms_core.webhooks.ports import Answered, Poster, Refusal, Unanswered
+from hydrasms_core.webhooks.posts import post_of
+from hydrasms_core.webhooks.sealed import EndpointSecrets
+from hydrasms_core.webhooks.sharing import Queue, share_out
+
+_FIRST_BACK_OFF_S = 0.1
+_MAX_BACK_OFF_S = 2.0
+# Where something is due and nothing could be claimed, somebody else is at it: look again after this long.
+_FRUITLESS_S = 1.0
+# A claim is renewed so many times a lease, so that one renewal may fail.
+_RENEWALS = 3
+_TRIES_AFTER_STOP = 3
+_MAX_SETTLED = 256
+
+log = get_logger(__name__)
+
+
+class Deliverer:
+    """Posts pushes to their receivers until it is stopped.
+
+    It sleeps until `wake` is called or something falls due. Attempts run side by side, a few to each receiver and
+    more to all; their ends are committed together. Any number of deliverers may work on one database.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        poster: Poster,
+        secrets: EndpointSecrets,
+        happenings: Happenings,
+        clock: Clock,
+        metrics: Metrics,
+        settings: WebhookSettings | None = None,
+        lanes: Lanes | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._database = database
+        self._poster = poster
+        self._secrets = secrets
+        self._clock = clock
+        self._settings = settings or WebhookSettings()
+        self._lanes: Lanes = lanes or OneLane()
+        self._handover = Handover(happenings, clock, self._settings, jitter)
+        self._settlers: list[GroupCommit[Ended, Settled]] = [
+            GroupCommit(database, self._handover.settle, max_batch=_MAX_SETTLED)
+            for _ in range(self._lanes.number)
+        ]
+        self._in_flight: dict[str, Held] = {}
+        # Whether there was more to do than could be begun, so that every end is a beginning.
+        self._hungry = False
+        self._jumps = ClockJumps(clock)
+        self._spares_until = -math.inf
+        # The clock may have been set back before anybody was there to notice.
+        self._behind = True
+        self._wakened = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self._attempts = metrics.counter(
+            "webhook_attempts", "Attempts to push to a webhook, by how they ended.", ("outcome",)
+        )
+        self._settled = metrics.counter(
+            "webhook_settlements",
+            "What attempts made of their pushes: their new statuses, or that the claim was lost.",
+            ("status",),
+        )
+        self._given_up = metrics.counter(
+            "webhook_given_up", "Pushes that were not attempted any more, for they had no receiver."
+        )
+        self._disabled = metrics.counter(
+            "webhooks_disabled", "Webhooks that were disabled for their failures."
+        )
+
+    def wake(self) -> None:
+        """Say that there may be something to push. Call it on the loop's thread, after the commit."""
+        self._wakened.set()
+
+    async def release_claims(self) -> None:
+        """Let go of what a dead predecessor had claimed, so that nobody waits for its leases to run out.
+
+        Only for a process that owns the database alone, before `run`.
+        """
+        released = await self._database.write(self._handover.release_claims)
+        if released:
+            log.warning("webhook_claims_released", deliveries=released)
+
+    async def run(self) -> None:
+        """Work until `stop`, then finish the attempts that are under way.
+
+        A store that is gone for now is waited for. Whatever else goes wrong is a fault of ours, ends the work
+        and is raised.
+        """
+        self._ended.clear()
+        back_off_s = _FIRST_BACK_OFF_S
+        try:
+            async with asyncio.TaskGroup() as attempts:
+                renewing = attempts.create_task(self._keep_leases())
+                while not self._stopping.is_set():
+                    try:
+                        rest_s = await self._turn(attempts)
+                    except StoreUnavailable:
+                        log.warning("webhooks_postponed", retry_s=back_off_s)
+                        await self._pause(back_off_s)
+                        back_off_s = min(back_off_s * 2, _MAX_BACK_OFF_S)
+                    else:
+                        back_off_s = _FIRST_BACK_OFF_S
+                        await self._rest(rest_s)
+                while self._in_flight:
+                    self._wakened.clear()
+                    await self._wakened.wait()
+                renewing.cancel()
+        finally:
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Claim no more, and return when the attempts that are under way are settled."""
+        self._stopping.set()
+        self._wakened.set()
+        await self._ended.wait()
+
+    async def _turn(self, attempts: asyncio.TaskGroup) -> float:
+        """Begin what can be begun, and return how long to rest, in seconds, where nobody calls."""
+        # Whoever calls from here on has not been seen by this look.
+        self._wakened.clear()
+        self._mind_the_clock()
+        if self._behind:
+            brought = await self._database.write(self._handover.bring_forward)
+            self._behind = False
+            if brought:
+                log.warning("webhooks_brought_forward", deliveries=brought)
+        # Reading keeps nobody from writing: most looks find nothing.
+        queues, next_ms = await self._database.read(self._handover.find_queues)
+        shares = self._shared_out(queues)
+        taken = 0
+        for lane_shares in (await self._by_lane(shares)).values():
+            claim = await self._claimed(lane_shares)
+            taken += len(claim.held) + claim.given_up
+            self._given_up.inc(claim.given_up)
+            for held in claim.held:
+                self._in_flight[held.due.id] = held
+                attempts.create_task(self._deliver(claim, held))
+        rest_s = self._settings.idle_s
+        if shares:
+            # What was not reached by this look, for it takes a few of each, is by the next.
+            return 0.0 if taken else min(rest_s, _FRUITLESS_S)
+        if next_ms is not None:
+            rest_s = min(rest_s, max(next_ms - self._clock.now_ms(), 1) / 1000)
+        return rest_s
+
+    def _shared_out(self, queues: list[Queue]) -> dict[Queue, int]:
+        settings, in_flight = self._settings, self._in_flight.values()
+        busy = Counter(held.due.endpoint_id for held in in_flight)
+        shares = share_out(
+            queues,
+            busy,
+            free=settings.max_in_flight - len(self._in_flight),
+            free_for_failing=settings.max_failing - sum(held.target.failing for held in in_flight),
+            most=settings.max_per_receiver,
+        )
+        self._hungry = bool(queues)
+        return shares
+
+    async def _by_lane(self, shares: Mapping[Queue, int]) -> Mapping[int, dict[Queue, int]]:
+        lanes: defaultdict[int, dict[Queue, int]] = defaultdict(dict)
+        for queue, share in shares.items():
+            lanes[await self._lanes.of(queue.account_id)][queue] = share
+        return lanes
+
+    async def _claimed(self, shares: Mapping[Queue, int]) -> Claim:
+        """Return what a claim took, also where the answer to its commit was lost: else it would lie until its lease
+        has run out, and count as one of a worker that died.
+        """
+        claims: list[Claim] = []
+        in_flight = frozenset(self._in_flight)
+
+        async def work(tx: Transaction) -> Claim:
+            # Just before the claim reads the clock: it may have waited long for its transaction.
+            self._mind_the_clock()
+            spare = self._clock.monotonic() < self._spares_until
+            claims.append(await self._handover.claim(tx, shares, in_flight, spare=spare))
+            return claims[-1]
+
+        return await self._database.write(work, lambda tx: self._handover.holds(tx, claims[-1]))
+
+    def _mind_the_clock(self) -> None:
+        """Keep a jump of the time of day from doing harm.
+
+        Set on, it ends all leases at once, also those of other workers that live: they get one lease's time to renew
+        them before anything is taken over. Set back, it leaves pushes due in a future that was the past: they are due
+        now.
+        """
+        jump_s = self._jumps.seconds()
+        if jump_s:
+            log.warning("clock_jumped", seconds=round(jump_s, 1))
+            self._spares_until = self._clock.monotonic() + self._settings.lease_s
+            self._behind = True
+            self._hungry = True
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait for a call or for the time to pass, but a moment at least, in which the next batch gathers."""
+        if self._stopping.is_set():
+            return
+        await self._pause(self._settings.pace_s)
+        if seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._wakened.wait()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless it is time to stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    async def _keep_leases(self) -> None:
+        """Renew the claims of what is under way, three times a lease, until cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.lease_s / _RENEWALS)
+            lanes: defaultdict[int, list[Held]] = defaultdict(list)
+            with contextlib.suppress(StoreUnavailable):
+                for held in list(self._in_flight.values()):
+                    lanes[await self._lanes.of(held.due.account_id)].append(held)
+                for renewed in lanes.values():
+                    await self._database.write(partial(self._handover.renew, held=renewed))
+
+    async def _deliver(self, claim: Claim, held: Held) -> None:
+        """See one push through: to its receiver, and the answer to the store.
+
+        A process that was stopped for longer than its lease wakes up here with a push that others have taken over by
+        then: it does not post it.
+        """
+        try:
+            if self._clock.monotonic() - claim.taken_at >= self._settings.lease_s:
+                log.warning("webhook_claim_outlived", delivery_id=held.due.id)
+                return
+            began_at_ms = self._clock.now_ms()
+            answer = await self._post(held, began_at_ms)
+            self._attempts.labels(_outcome(answer)).inc()
+            await self._settle(Ended(held, answer, began_at_ms, self._clock.now_ms()))
+        finally:
+            del self._in_flight[held.due.id]
+            if self._hungry or self._stopping.is_set():
+                self._wakened.set()
+
+    async def _post(self, held: Held, at_ms: int) -> Answered | Unanswered:
+        began = self._clock.monotonic()
+        try:
+            post = post_of(held.due, held.target, self._secrets, at_ms=at_ms)
+            return await self._poster.post(post.url, post.headers, post.body)
+        except Unsealable:
+            log.error("webhook_secret_unreadable", endpoint_id=held.due.endpoint_id)
+            failure = "The webhook's secrets cannot be read. Set its URL and secrets anew."
+        except Exception:
+            # A poster that breaks its contract; whatever it has sent, the push is tried again.
+            log.exception("poster_failed", delivery_id=held.due.id)
+            failure = "The attempt failed on our side."
+        return Unanswered(Refusal.PROTOCOL, failure, self._clock.monotonic() - began)
+
+    async def _settle(self, ended: Ended) -> None:
+        """Commit the end of an attempt, for as long as it takes: it is all that is known of what a receiver has."""
+        settler = self._settlers[await self._lane_of(ended)]
+        back_off_s, tries_left = _FIRST_BACK_OFF_S, _TRIES_AFTER_STOP
+        while True:
+            try:
+                settled = await settler.submit(ended)
+            except (StoreUnavailable, Overloaded):
+                tries_left -= self._stopping.is_set()
+                if not tries_left:
+                    # The claim stands: whoever comes next finds that nobody knows what the receiver has.
+                    log.error("webhook_settling_abandoned", delivery_id=ended.held.due.id)
+                    return
+                log.warning("webhook_settling_postponed", delivery_id=ended.held.due.id)
+            else:
+                self._tell(ended, settled)
+                return
+            await asyncio.sleep(back_off_s)
+            back_off_s = min(back_off_s * 2, _MAX_BACK_OFF_S)
+
+    async def _lane_of(self, ended: Ended) -> int:
+        # It was found for the claim, and an account never moves.
+        return await self._lanes.of(ended.held.due.account_id)
+
+    def _tell(self, ended: Ended, settled: Settled) -> None:
+        self._settled.labels("claim_lost" if settled.status is None else settled.status.value).inc()
+        if settled.status is None:
+            log.warning("webhook_claim_lost", delivery_id=ended.held.due.id)
+        if settled.disabled:
+            log.warning("webhook_disabled", endpoint_id=ended.held.due.endpoint_id)
+            self._disabled.inc()
+        if settled.status is DeliveryStatus.PENDING:
+            # It falls due before the loop expects anything to.
+            self.wake()
+
+
+def _outcome(answer: Answered | Unanswered) -> str:
+    """Return how an attempt ended, in few words for a counter: the class of an answer's status, or why none came."""
+    return f"{answer.status // 100}xx" if isinstance(answer, Answered) else answer.refusal.value
