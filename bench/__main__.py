@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -49,7 +50,10 @@ _LATEST = Path(__file__).parents[1] / "build" / "bench" / "latest.json"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench", description="Measure hydrasms against bare baselines."
+        prog="python -m bench",
+        description="Measure hydrasms against bare baselines.",
+        epilog="benchmarks:\n" + "\n".join(_described(run) for run in _BENCHMARKS.values()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "name",
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="all",
         help=f"what to run; `all`, the default, is {', '.join(_ALL)}",
     )
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of one run of one case (10)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of one run of one case (4)")
     parser.add_argument("--runs", type=int, default=3, help="alternating runs of each case (3)")
     parser.add_argument(
         "--sends", type=int, default=1_000_000, help="messages that `memory` sends (1,000,000)"
@@ -83,6 +87,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _described(run: Callable[[Plan], report.Benchmark]) -> str:
+    """Return the first sentence of a benchmark's module, which begins with its name."""
+    words = " ".join((sys.modules[run.__module__].__doc__ or "").split())
+    return textwrap.fill(
+        words.partition(". ")[0].rstrip(".").replace("`", ""),
+        100,
+        initial_indent="  ",
+        subsequent_indent="    ",
+    )
 
 
 def _run(names: Sequence[str], options: argparse.Namespace) -> None:

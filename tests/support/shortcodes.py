@@ -104,14 +104,12 @@ class FakeHappenings:
 class Keeper:
     """What one process has: accounts, their shortcodes, and fakes of what is told about them."""
 
-    def __init__(self, database: Database, clock: Clock, plans: Any = None) -> None:
+    def __init__(self, database: Database, clock: Clock, hooks: Any = None) -> None:
         self.database = database
-        self.hooks = FakeHooks()
+        self.hooks: Any = hooks or FakeHooks()
         self.happenings = FakeHappenings()
         directory = AccessDirectory(database, accounts_store, clock)
-        self.shortcodes = Shortcodes(
-            database, directory, plans or AccountPlans(), self.hooks, self.happenings, clock
-        )
+        self.shortcodes = Shortcodes(database, directory, AccountPlans(), self.hooks, self.happenings, clock)
         self.accounts = Accounts(
             database, FakeLedger(), clock, directory.recheck, followers=[self.shortcodes]
         )

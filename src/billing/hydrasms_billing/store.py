@@ -16,13 +16,13 @@ from hydrasms_core.paging import PageRequest
 
 _HOLD_BALANCES = SetStatement(
     # In one order, so that two transactions never wait for each other.
-    "SELECT b.account_id, b.balance FROM {rows} JOIN balances AS b ON b.account_id = r.account_id"
-    " WHERE {accounts:b} ORDER BY b.account_id {lock:b}",
+    "SELECT b.account_id, b.balance FROM {rows} JOIN balances AS b ON b.account_id = {r.account_id}"
+    " WHERE {accounts:b} ORDER BY r.account_id {lock:b}",
     ("account_id",),
 )
 _CHANGE_BALANCES = SetStatement(
     "UPDATE balances SET balance = balance + r.change, updated_at_ms = :at_ms"
-    " FROM {rows} WHERE balances.account_id = r.account_id AND {accounts:balances}",
+    " FROM {rows} WHERE balances.account_id = {r.account_id} AND {accounts:balances}",
     ("account_id", "change"),
 )
 _CHARGE_COLUMNS = ("account_id", "id", "amount", "message_id", "actor")

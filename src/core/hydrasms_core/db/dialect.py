@@ -11,9 +11,12 @@ from typing import Any
 
 import orjson
 
-_TOKEN = re.compile(r"\{(?:rows|(?:accounts|lock|claim):[a-z_]+)\}|:[a-z_]+\b", re.ASCII)
+_TOKEN = re.compile(
+    r"\{(?:rows|keyed:[a-z_=,]+|[a-z]\.[a-z_]+|(?:accounts|lock|claim):[a-z_]+)\}|:[a-z_]+\b", re.ASCII
+)
 _CHANGE = re.compile(r"(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", re.ASCII)
 _ROWS = "{rows}"
+_KEYED = "{keyed:"
 
 MAX_BOUND_VALUES = 8_192
 """How many values a batch on SQLite binds one by one at most; a larger one goes as JSON. SQLite itself allows
@@ -50,6 +53,12 @@ class SetStatement:
     The text holds `{rows}` once, where the batch stands as a FROM item named `r` with the given columns, and
     `:name` where a plain parameter stands. The first column of a batch is never null. What else may stand in it:
 
+    - `{keyed:a,b=c}` in the place of `{rows}` and of WHERE, in an UPDATE or DELETE: its table's rows that are named
+      by the batch, its column a by the batch's a, and b by the batch's c. An index of the table begins with a.
+    - `{r.a}` or the like, to the right of `=`: the column a of r. To the left stands the column of a table with
+      which an index of it begins; the rest of the index may follow with plain equality. PostgreSQL then has no other
+      way to those rows than by the index, be the table empty or large. With a bare `r.a` it may as well read the
+      whole table in the index's order, which is right while the table is small, and goes on when it is large.
     - `{accounts:t}`, a condition: the table t is looked at for the accounts of the batch alone. It changes
       nothing that is found. Where t is partitioned by account it is what keeps a statement to the partitions of
       those accounts; elsewhere it is left out, because it leads the planner to read all that those accounts have.
@@ -61,7 +70,7 @@ class SetStatement:
 
     def __init__(self, text: str, columns: Sequence[str]) -> None:
         tokens = _TOKEN.findall(text)
-        if tokens.count(_ROWS) != 1:
+        if sum(token == _ROWS or token.startswith(_KEYED) for token in tokens) != 1:
             raise ValueError("a set statement takes its rows in one place")
         self.target = _target(text)
         """The table that it changes; empty where it changes none."""
@@ -97,7 +106,7 @@ class SetStatement:
             text = self._sqlite_texts[slots] = self._sqlite_text(slots)
         values: list[Any] = []
         for token in self._tokens:
-            if token == _ROWS:
+            if token == _ROWS or token.startswith(_KEYED):
                 values += bound
             elif token[0] == ":":
                 values.append(parameters[token[1:]])
@@ -136,18 +145,34 @@ class SetStatement:
                 return batch
             if token[0] == ":":
                 return "?"
-            return "true" if token.startswith("{accounts:") else ""
+            kind, _, named = token.strip("{}").partition(":")
+            if kind == "keyed":
+                theirs, ours = zip(*_keys(named), strict=True)
+                picked = ", ".join(f"r.{name}" for name in ours)
+                return f"WHERE ({', '.join(theirs)}) IN (SELECT {picked} FROM {batch})"
+            if kind == "accounts":
+                return "true"
+            return kind if "." in kind else ""
 
         return self._woven([filled(token) for token in self._tokens])
 
     def _postgres_text(self, first: int, partitioned: bool) -> str:  # noqa: FBT001 - called above alone
         arrays = ", ".join(f"${first + index}::{_type(name)}[]" for index, name in enumerate(self._columns))
+        batch = f"unnest({arrays}) AS r({', '.join(self._columns)})"
         position = first + len(self._columns)
         filled = []
         for token in self._tokens:
             kind, _, target = token.strip("{}").partition(":")
             if token == _ROWS:
-                filled.append(f"unnest({arrays}) AS r({', '.join(self._columns)})")
+                filled.append(batch)
+            elif kind == "keyed":
+                (lead, own), *others = _keys(target)
+                found = [f"{self.target}.{lead} = {_looked_up(f'r.{own}', partitioned)}"]
+                found += [f"{self.target}.{theirs} = r.{ours}" for theirs, ours in others]
+                word = "USING" if self._pieces[0].startswith("DELETE") else "FROM"
+                filled.append(f"{word} {batch} WHERE {' AND '.join(found)}")
+            elif "." in kind:
+                filled.append(_looked_up(kind, partitioned))
             elif kind == "accounts":
                 if self._accounts is None:
                     raise ValueError("the batch names no accounts")
@@ -164,6 +189,21 @@ class SetStatement:
 
     def _woven(self, filled: Sequence[str]) -> str:
         return "".join(chain.from_iterable(zip(self._pieces, [*filled, ""], strict=True)))
+
+
+def _keys(named: str) -> list[tuple[str, str]]:
+    """Return pairs of a table's column and the batch's."""
+    pairs = (part.partition("=") for part in named.split(","))
+    return [(theirs, ours or theirs) for theirs, _, ours in pairs]
+
+
+def _looked_up(column: str, partitioned: bool) -> str:  # noqa: FBT001 - called above alone
+    """Return what the first column of an index is compared with where nothing but that index may be used.
+
+    By plain equality tables can also be joined, after reading all of one; by this they cannot. Where every statement
+    is planned for its own values that is no danger, and plain equality tells which partitions are left out.
+    """
+    return column if partitioned else f"ANY(ARRAY[{column}])"
 
 
 def _target(text: str) -> str:

@@ -34,10 +34,13 @@ _MAX_BACK_OFF_S = 1.0
 
 # A change finds its rows by their keys, whatever is in the table. Left to itself the planner weighs a statement's
 # values anew each time, which takes as long as the statement does, and reads whole tables while it thinks that
-# they are small.
+# they are small. A plan is kept until the table is next analyzed, a minute or more, and may not depend on how much
+# there was when it was made: `SetStatement` says how.
 _WRITING = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
+    # A whole index is no better than a whole table.
+    "enable_indexonlyscan": "off",
     # The first of many rows that are due come in the index's order, not by sorting them all.
     "enable_bitmapscan": "off",
 }

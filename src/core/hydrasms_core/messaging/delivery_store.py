@@ -19,7 +19,6 @@ from hydrasms_core.messaging.tables import outbox
 from hydrasms_core.messaging.text import Encoding
 
 _KEY = ("account_id", "message_id")
-_KEYS = "SELECT r.account_id, r.message_id FROM {rows}"
 _STATUSES = {status.value: status for status in Status}
 _ENCODINGS = {encoding.value: encoding for encoding in Encoding}
 
@@ -38,7 +37,8 @@ _TAKE_DUE = SetStatement(
 _FIND_DUE = SetStatement(
     "SELECT m.account_id, m.id, m.sender, m.recipient, m.content, m.encoding, m.segments, m.credits,"
     " m.status, m.attempts, m.duplicate_risk, m.expires_at_ms, m.failure"
-    " FROM {rows} JOIN messages AS m ON m.account_id = r.account_id AND m.id = r.message_id WHERE {accounts:m}",
+    " FROM {rows} JOIN messages AS m ON m.account_id = {r.account_id} AND m.id = r.message_id"
+    " WHERE {accounts:m}",
     _KEY,
 )
 _NEXT_DUE = SetStatement(
@@ -47,40 +47,37 @@ _NEXT_DUE = SetStatement(
 )
 _HAND_OUT = SetStatement(
     f"UPDATE messages SET status = '{Status.SUBMITTING}', carrier = :carrier, attempts = attempts + 1,"
-    f" updated_at_ms = :at_ms WHERE {{accounts:messages}} AND (account_id, id) IN ({_KEYS})",
+    " updated_at_ms = :at_ms {keyed:account_id,id=message_id} AND {accounts:messages}",
     _KEY,
 )
 _MARK_RISK = SetStatement(
-    f"UPDATE messages SET duplicate_risk = 1 WHERE {{accounts:messages}} AND (account_id, id) IN ({_KEYS})",
-    _KEY,
+    "UPDATE messages SET duplicate_risk = 1 {keyed:account_id,id=message_id} AND {accounts:messages}", _KEY
 )
 _LEASE = SetStatement(
     "UPDATE outbox SET claim = :claim, due_at_ms = :until_ms"
-    f" WHERE {{accounts:outbox}} AND (account_id, message_id) IN ({_KEYS})",
+    " {keyed:message_id,account_id} AND {accounts:outbox}",
     _KEY,
 )
 _RENEW = SetStatement(
     "UPDATE outbox SET due_at_ms = :until_ms"
-    f" WHERE claim = :claim AND {{accounts:outbox}} AND (account_id, message_id) IN ({_KEYS})",
+    " {keyed:message_id,account_id} AND claim = :claim AND {accounts:outbox}",
     _KEY,
 )
 _SCHEDULE = SetStatement(
     "UPDATE outbox SET step = r.step, due_at_ms = r.due_at_ms, claim = ''"
-    " FROM {rows} WHERE outbox.account_id = r.account_id AND outbox.message_id = r.message_id"
+    " FROM {rows} WHERE outbox.message_id = {r.message_id} AND outbox.account_id = r.account_id"
     " AND outbox.claim = :claim AND {accounts:outbox} RETURNING outbox.message_id",
     (*_KEY, "step", "due_at_ms"),
 )
 _FINISH = SetStatement(
-    f"DELETE FROM outbox WHERE claim = :claim AND {{accounts:outbox}} AND (account_id, message_id) IN ({_KEYS})"
-    " RETURNING message_id",
+    "DELETE FROM outbox {keyed:message_id,account_id} AND claim = :claim AND {accounts:outbox}"
+    " RETURNING outbox.message_id",
     _KEY,
 )
-_FORGET = SetStatement(
-    f"DELETE FROM outbox WHERE {{accounts:outbox}} AND (account_id, message_id) IN ({_KEYS})", _KEY
-)
+_FORGET = SetStatement("DELETE FROM outbox {keyed:message_id,account_id} AND {accounts:outbox}", _KEY)
 _SET_STATUS = SetStatement(
     "UPDATE messages SET status = r.status, failure = r.failure, updated_at_ms = :at_ms"
-    " FROM {rows} WHERE messages.account_id = r.account_id AND messages.id = r.message_id"
+    " FROM {rows} WHERE messages.account_id = {r.account_id} AND messages.id = r.message_id"
     " AND {accounts:messages}",
     (*_KEY, "status", "failure"),
 )
@@ -93,14 +90,14 @@ _INSERT_REFERENCES = SetStatement(
 )
 _FIND_REFERENCES = SetStatement(
     "SELECT c.carrier, c.reference, c.account_id, c.message_id, c.lane FROM {rows}"
-    " JOIN carrier_references AS c ON c.carrier = r.carrier AND c.reference = r.reference",
+    " JOIN carrier_references AS c ON c.carrier = {r.carrier} AND c.reference = r.reference",
     ("carrier", "reference"),
 )
 _HOLD_STATUSES = SetStatement(
     # Two reports of one message at once: whoever is second must see what the first has made of it.
     "SELECT m.account_id, m.id, m.status FROM {rows}"
-    " JOIN messages AS m ON m.account_id = r.account_id AND m.id = r.message_id"
-    " WHERE {accounts:m} ORDER BY m.account_id, m.id {lock:m}",
+    " JOIN messages AS m ON m.account_id = {r.account_id} AND m.id = r.message_id"
+    " WHERE {accounts:m} ORDER BY r.account_id, r.message_id {lock:m}",
     _KEY,
 )
 _INSERT_RECEIPTS = SetStatement(
@@ -129,7 +126,7 @@ _FIND_PARKED = SetStatement(
 )
 _MATCH_PARKED = SetStatement(
     "UPDATE receipts SET account_id = r.account_id, message_id = r.message_id, applied = r.applied"
-    " FROM {rows} WHERE receipts.id = r.id",
+    " FROM {rows} WHERE receipts.id = {r.id}",
     ("id", "account_id", "message_id", "applied"),
 )
 

@@ -57,10 +57,12 @@ _INSERT_KEYS = SetStatement(
 _FIND_KEYS = SetStatement(
     f"SELECT k.key, k.fingerprint, {', '.join(f'm.{name}' for name in _COLUMNS)}"
     " FROM {rows}"
-    f" JOIN idempotency_keys AS k ON k.account_id = r.account_id AND k.operation = '{SEND}' AND k.key = r.key"
-    " JOIN messages AS m ON m.account_id = k.account_id AND m.id = k.subject_id"
+    # As a constant the operation would be reason enough to read all of the index.
+    " JOIN idempotency_keys AS k"
+    " ON k.account_id = {r.account_id} AND k.operation = r.operation AND k.key = r.key"
+    " JOIN messages AS m ON m.account_id = {k.account_id} AND m.id = k.subject_id"
     " WHERE {accounts:k} AND {accounts:m}",
-    ("account_id", "key"),
+    ("account_id", "operation", "key"),
 )
 
 
@@ -74,7 +76,7 @@ class KeyedSend(NamedTuple):
 
 async def find_keyed(tx: Transaction, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], KeyedSend]:
     """Return, by (account, key), what earlier sends with these keys made."""
-    found = await tx.execute_set(_FIND_KEYS, keys)
+    found = await tx.execute_set(_FIND_KEYS, [(account_id, SEND, key) for account_id, key in keys])
     sends = [KeyedSend(row[0], row[1], _message(row[2:])) for row in found]
     return {(send.message.account_id, send.key): send for send in sends}
 
@@ -148,7 +150,7 @@ async def cancel_queued(tx: Transaction, account_id: str, message_id: str, *, at
 
 
 _FIND_IDS = SetStatement(
-    "SELECT m.id FROM {rows} JOIN messages AS m ON m.account_id = r.account_id AND m.id = r.message_id"
+    "SELECT m.id FROM {rows} JOIN messages AS m ON m.account_id = {r.account_id} AND m.id = r.message_id"
     " WHERE {accounts:m}",
     ("account_id", "message_id"),
 )

@@ -38,13 +38,11 @@ _LEASE_ANSWERS = SetStatement(
     ("due_at_ms", "reference"),
 )
 _DELETE_RECEIPTS = SetStatement(
-    "DELETE FROM simulated_receipts WHERE (due_at_ms, reference, ordinal) IN"
-    " (SELECT r.due_at_ms, r.reference, r.ordinal FROM {rows})",
+    "DELETE FROM simulated_receipts {keyed:due_at_ms,reference,ordinal}",
     ("due_at_ms", "reference", "ordinal"),
 )
 _LEASE_RECEIPTS = SetStatement(
-    "UPDATE simulated_receipts SET due_at_ms = :until_ms WHERE (due_at_ms, reference, ordinal) IN"
-    " (SELECT r.due_at_ms, r.reference, r.ordinal FROM {rows})",
+    "UPDATE simulated_receipts SET due_at_ms = :until_ms {keyed:due_at_ms,reference,ordinal}",
     ("due_at_ms", "reference", "ordinal"),
 )
 
