@@ -7,6 +7,7 @@ import time
 import pytest
 import sqlalchemy as sa
 
+from hydrasms_app import migrate
 from hydrasms_base.ids import new_id
 from hydrasms_core.errors import AccountSuspended, InvalidArgument, InvalidPageToken
 from hydrasms_core.events import store
@@ -448,3 +449,20 @@ async def test_events_from_another_database_come_before_what_is_added_here(book)
 
 async def _settled(book):
     return all(row["position"] < 0 for row in await rows_of(book.database, events))
+
+
+@pytest.mark.postgresql
+async def test_events_of_a_partitioned_database_are_in_one_order():
+    accounts = [new_id() for _ in range(12)]
+    async with databases.postgres_copy() as url:
+        await asyncio.to_thread(migrate.upgrade, url, lanes=4)
+        async with databases.opened(url, partitioned=True) as database:
+            book = Book(database)
+            for number in range(3):
+                for place, account in enumerate(accounts):
+                    await book.record(f"{place}-{number}", account=account)
+            assert await book.subjects(None) == [f"{place}-{n}" for n in range(3) for place in range(12)]
+            for place, account in enumerate(accounts):
+                assert await book.subjects(account) == [f"{place}-{number}" for number in range(3)]
+            assert await database.write(lambda tx: store.purge(tx, now_ms=NOW_MS + 2 * KEPT_MS)) == 35
+            assert len(await book.subjects(None)) == 1
