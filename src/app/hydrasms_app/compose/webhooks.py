@@ -4,14 +4,11 @@ from pathlib import Path
 
 from hydrasms_app.compose.process import Process
 from hydrasms_app.settings import Settings
-from hydrasms_base.log import get_logger
 from hydrasms_base.networks import Network, networks
 from hydrasms_core.webhooks.addresses import Guard
 from hydrasms_core.webhooks.connector import Connector
 
 _THIS_HOST = networks("127.0.0.0/8, ::1/128")
-
-log = get_logger(__name__)
 
 
 def allowed_networks(settings: Settings, *, all_in_one: bool) -> tuple[Network, ...]:
@@ -31,7 +28,6 @@ def open_poster(process: Process, settings: Settings, *, all_in_one: bool) -> Co
     allowed = allowed_networks(settings, all_in_one=all_in_one)
     # Ports that the system chooses are added as they are taken.
     process.own_ports.update(filter(None, (settings.http_port, settings.grpc_port, settings.ops_port)))
-    log.info("webhooks_allowed", beside_public_internet=[str(network) for network in allowed])
     connector = Connector(Guard(allowed, process.own_ports), process.clock)
     process.stack.push_async_callback(connector.close)
     return connector
