@@ -25,6 +25,7 @@ from hydrasms.messaging.v1 import (
     shortcode_service_pb2_grpc,
 )
 from hydrasms.messaging.v1 import messaging_service_pb2 as messaging_pb
+from hydrasms.webhooks.v1 import webhook_service_pb2_grpc
 from hydrasms_app.compose import Running, running, running_edge
 from hydrasms_app.compose.listeners import Listener, TcpListener, UnixListener
 from hydrasms_app.settings import Settings
@@ -72,6 +73,7 @@ class Stubs:
         self.billing: Any = billing_service_pb2_grpc.BillingServiceStub(channel)
         self.accounts: Any = account_service_pb2_grpc.AccountServiceStub(channel)
         self.shortcodes: Any = shortcode_service_pb2_grpc.ShortcodeServiceStub(channel)
+        self.webhooks: Any = webhook_service_pb2_grpc.WebhookServiceStub(channel)
         self.simulator: Any = simulator_service_pb2_grpc.SimulatorServiceStub(channel)
         self.health: Any = health_pb2_grpc.HealthStub(channel)
 

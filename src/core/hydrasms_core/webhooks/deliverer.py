@@ -197,10 +197,12 @@ class Deliverer:
         in_flight = frozenset(self._in_flight)
 
         async def work(tx: Transaction) -> Claim:
-            # Just before the claim reads the clock: it may have waited long for its transaction.
+            # It may have waited long for its transaction: told to stop meanwhile, it takes nothing.
+            wanted = {} if self._stopping.is_set() else shares
+            # Just before the claim reads the clock.
             self._mind_the_clock()
             spare = self._clock.monotonic() < self._spares_until
-            claims.append(await self._handover.claim(tx, shares, in_flight, spare=spare))
+            claims.append(await self._handover.claim(tx, wanted, in_flight, spare=spare))
             return claims[-1]
 
         return await self._database.write(work, lambda tx: self._handover.holds(tx, claims[-1]))
