@@ -81,7 +81,8 @@ async def check(world, receiver, number):
 
 
 async def test_all_of_200_pushes_arrive_after_72_hours_and_20_kills(observed, clock):
-    await check(*await outage(observed, clock, 200), 200)
+    world, receiver = await outage(observed, clock, 200)
+    await check(world, receiver, 200)
 
 
 async def test_a_schedule_that_is_one_attempt_shorter_would_lose_them(observed, clock, monkeypatch):
@@ -105,4 +106,5 @@ async def outage_without_kills(observed, clock, number):
 
 @pytest.mark.faults
 async def test_all_of_10_000_pushes_arrive_after_72_hours_and_20_kills(observed, clock):
-    await check(*await outage(observed, clock, 10_000), 10_000)
+    world, receiver = await outage(observed, clock, 10_000)
+    await check(world, receiver, 10_000)

@@ -4,6 +4,7 @@ import base64
 import datetime
 import random
 import time
+from typing import Any
 
 import orjson
 import pytest
@@ -161,7 +162,7 @@ def test_1_000_random_bodies_verify_with_the_standards_package_and_a_flipped_byt
 
 
 def _due(**changes):
-    fields = {
+    fields: dict[str, Any] = {
         "account_id": "a", "id": "d", "interrupted": False, "endpoint_id": "e", "type": DeliveryType.INBOUND,
         "subject_id": "t", "payload": "", "attempts": 0, "step": 0, "created_at_ms": NOW_MS, "target": None,
         "text": Text("+447700900000", "order", "large"),
