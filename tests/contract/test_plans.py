@@ -12,8 +12,15 @@ import pytest
 from hydrasms_billing import store as billing_store
 from hydrasms_core.accounts import store as accounts_store
 from hydrasms_core.carriers.simulator import store as simulator_store
+from hydrasms_core.consent import store as consent_store
 from hydrasms_core.db.dialect import SetStatement
+from hydrasms_core.events import store as events_store
+from hydrasms_core.inbound import store as inbound_store
 from hydrasms_core.messaging import delivery_store, store
+from hydrasms_core.shortcodes import store as shortcodes_store
+from hydrasms_core.webhooks import delivery_store as pushes_store
+from hydrasms_core.webhooks import queue_store
+from hydrasms_core.webhooks import store as webhooks_store
 from tests.support.databases import ON_POSTGRES
 
 pytestmark = [pytest.mark.postgresql, ON_POSTGRES]
@@ -24,9 +31,23 @@ EXEMPT = {
     "an index of nothing but what waits for its reference": delivery_store._FIND_PARKED,
     "only reads, so that its connections plan it for its values": accounts_store._FIND_SENDERS,
 }
+STORES = (
+    store,
+    delivery_store,
+    accounts_store,
+    simulator_store,
+    billing_store,
+    consent_store,
+    events_store,
+    inbound_store,
+    shortcodes_store,
+    pushes_store,
+    queue_store,
+    webhooks_store,
+)
 STATEMENTS = {
     f"{module.__name__.removeprefix('hydrasms_')}.{name}": statement
-    for module in (store, delivery_store, accounts_store, simulator_store, billing_store)
+    for module in STORES
     for name, statement in vars(module).items()
     if isinstance(statement, SetStatement)
     and statement not in EXEMPT.values()

@@ -13,11 +13,10 @@ Key = tuple[str, str]
 """An account and the hash of a number."""
 
 _KEY = ("account_id", "number_hash")
-_KEYS = "SELECT r.account_id, r.number_hash FROM {rows}"
 
 _FIND_OPT_OUTS = SetStatement(
     "SELECT o.account_id, o.number_hash FROM {rows}"
-    " JOIN opt_outs AS o ON o.account_id = r.account_id AND o.number_hash = r.number_hash WHERE {accounts:o}",
+    " JOIN opt_outs AS o ON o.account_id = {r.account_id} AND o.number_hash = r.number_hash WHERE {accounts:o}",
     _KEY,
 )
 _INSERT_OPT_OUTS = SetStatement(
@@ -27,17 +26,17 @@ _INSERT_OPT_OUTS = SetStatement(
     _KEY,
 )
 _DELETE_OPT_OUTS = SetStatement(
-    f"DELETE FROM opt_outs WHERE {{accounts:opt_outs}} AND (account_id, number_hash) IN ({_KEYS})"
-    " RETURNING account_id, number_hash",
+    "DELETE FROM opt_outs {keyed:account_id,number_hash} AND {accounts:opt_outs}"
+    " RETURNING opt_outs.account_id, opt_outs.number_hash",
     _KEY,
 )
 _HOLD_LAST_SENDERS = SetStatement(
-    "SELECT l.number_hash, l.account_id FROM {rows} JOIN last_senders AS l ON l.number_hash = r.number_hash"
-    " ORDER BY l.number_hash {lock:l}",
+    "SELECT l.number_hash, l.account_id FROM {rows} JOIN last_senders AS l ON l.number_hash = {r.number_hash}"
+    " ORDER BY r.number_hash {lock:l}",
     ("number_hash",),
 )
 _FIND_LAST_SENDERS = SetStatement(
-    "SELECT l.number_hash, l.account_id FROM {rows} JOIN last_senders AS l ON l.number_hash = r.number_hash",
+    "SELECT l.number_hash, l.account_id FROM {rows} JOIN last_senders AS l ON l.number_hash = {r.number_hash}",
     ("number_hash",),
 )
 _PUT_LAST_SENDERS = SetStatement(

@@ -166,9 +166,10 @@ class SetStatement:
             if token == _ROWS:
                 filled.append(batch)
             elif kind == "keyed":
-                (lead, own), *others = _keys(target)
-                found = [f"{self.target}.{lead} = {_looked_up(f'r.{own}', partitioned)}"]
-                found += [f"{self.target}.{theirs} = r.{ours}" for theirs, ours in others]
+                found = [
+                    f"{self.target}.{theirs} = {_looked_up(f'r.{ours}', partitioned)}"
+                    for theirs, ours in _keys(target)
+                ]
                 word = "USING" if self._pieces[0].startswith("DELETE") else "FROM"
                 filled.append(f"{word} {batch} WHERE {' AND '.join(found)}")
             elif "." in kind:

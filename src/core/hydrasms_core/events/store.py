@@ -39,7 +39,7 @@ _INSERT = {
 }
 _FIND_INBOUND = SetStatement(
     "SELECT i.account_id, i.id, i.sender, i.shortcode, i.content, i.webhook_status, i.created_at_ms FROM {rows}"
-    " JOIN inbound_messages AS i ON i.account_id = r.account_id AND i.id = r.subject_id WHERE {accounts:i}",
+    " JOIN inbound_messages AS i ON i.account_id = {r.account_id} AND i.id = r.subject_id WHERE {accounts:i}",
     ("account_id", "subject_id"),
 )
 

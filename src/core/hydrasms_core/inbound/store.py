@@ -35,8 +35,8 @@ _INSERT_MESSAGES = SetStatement(
 _FIND_TAKEN = SetStatement(
     "SELECT f.carrier, f.reference, f.outcome, f.account_id, f.message_id,"
     " m.sender, m.shortcode, m.content, m.webhook_status, m.created_at_ms"
-    " FROM {rows} JOIN inbound_references AS f ON f.carrier = r.carrier AND f.reference = r.reference"
-    " LEFT JOIN inbound_messages AS m ON m.account_id = f.account_id AND m.id = f.message_id",
+    " FROM {rows} JOIN inbound_references AS f ON f.carrier = {r.carrier} AND f.reference = r.reference"
+    " LEFT JOIN inbound_messages AS m ON m.account_id = {f.account_id} AND m.id = f.message_id",
     ("carrier", "reference"),
 )
 _REPLY = ("id", "recipient", "content", "kind", "created_at_ms")
@@ -47,8 +47,8 @@ _INSERT_REPLIES = SetStatement(
     _REPLY,
 )
 _COUNT_REPLIES = SetStatement(
-    "SELECT p.recipient, count(*) FROM {rows}"
-    " JOIN replies AS p ON p.recipient = r.recipient AND p.created_at_ms > :since_ms GROUP BY p.recipient",
+    "SELECT r.recipient, (SELECT count(*) FROM replies AS p"
+    " WHERE p.recipient = {r.recipient} AND p.created_at_ms > :since_ms) FROM {rows}",
     ("recipient",),
 )
 

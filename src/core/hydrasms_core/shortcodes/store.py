@@ -28,13 +28,13 @@ _CLAIM = sa.text(
 )
 
 _FIND_HOLDERS = SetStatement(
-    "SELECT s.word, s.account_id, s.id, s.active FROM {rows} JOIN shortcodes AS s ON s.word = r.word",
+    "SELECT s.word, s.account_id, s.id, s.active FROM {rows} JOIN shortcodes AS s ON s.word = {r.word}",
     ("word",),
 )
 
 _SET_ACTIVE = SetStatement(
     "UPDATE shortcodes SET active = r.active, updated_at_ms = :at_ms FROM {rows}"
-    " WHERE shortcodes.account_id = r.account_id AND shortcodes.id = r.id",
+    " WHERE shortcodes.account_id = {r.account_id} AND shortcodes.id = r.id",
     ("account_id", "id", "active"),
 )
 

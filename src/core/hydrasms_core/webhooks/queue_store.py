@@ -12,13 +12,12 @@ from hydrasms_core.webhooks.tables import webhook_deliveries, webhook_outbox
 
 _PURGE_AT_ONCE = 1_000
 _KEY = ("account_id", "delivery_id")
-_KEYS = "SELECT r.account_id, r.delivery_id FROM {rows}"
 
 _INSERT_DELIVERIES = SetStatement(
     "INSERT INTO webhook_deliveries"
     " (account_id, id, endpoint_id, type, subject_id, payload, status, created_at_ms, updated_at_ms)"
     f" SELECT r.account_id, r.id, r.endpoint_id, r.type, r.subject_id, r.payload, '{DeliveryStatus.PENDING}',"
-    " :at_ms, :at_ms FROM {rows} JOIN webhook_endpoints AS e ON e.account_id = r.account_id"
+    " :at_ms, :at_ms FROM {rows} JOIN webhook_endpoints AS e ON e.account_id = {r.account_id}"
     " AND e.id = r.endpoint_id AND e.disabled_at_ms IS NULL WHERE {accounts:e}"
     " RETURNING account_id, id, endpoint_id",
     ("account_id", "id", "endpoint_id", "type", "subject_id", "payload"),
@@ -30,20 +29,20 @@ _INSERT_OUTBOX = SetStatement(
 )
 
 _FORGET = SetStatement(
-    f"DELETE FROM webhook_outbox WHERE {{accounts:webhook_outbox}} AND (account_id, delivery_id) IN ({_KEYS})",
+    "DELETE FROM webhook_outbox {keyed:delivery_id,account_id} AND {accounts:webhook_outbox}",
     _KEY,
 )
 _BURY = SetStatement(
     f"UPDATE webhook_deliveries SET status = '{DeliveryStatus.DEAD}', updated_at_ms = :at_ms"
-    f" WHERE {{accounts:webhook_deliveries}} AND (account_id, id) IN ({_KEYS})",
+    " {keyed:account_id,id=delivery_id} AND {accounts:webhook_deliveries}",
     _KEY,
 )
 _PURGE_ATTEMPTS = SetStatement(
-    f"DELETE FROM webhook_attempts WHERE {{accounts:webhook_attempts}} AND (account_id, delivery_id) IN ({_KEYS})",
+    "DELETE FROM webhook_attempts {keyed:account_id,delivery_id} AND {accounts:webhook_attempts}",
     _KEY,
 )
 _PURGE_DELIVERIES = SetStatement(
-    f"DELETE FROM webhook_deliveries WHERE {{accounts:webhook_deliveries}} AND (account_id, id) IN ({_KEYS})",
+    "DELETE FROM webhook_deliveries {keyed:account_id,id=delivery_id} AND {accounts:webhook_deliveries}",
     _KEY,
 )
 

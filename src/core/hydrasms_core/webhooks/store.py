@@ -55,26 +55,25 @@ _WITH_OUTBOX = webhook_deliveries.outerjoin(
 
 _FIND_ATTEMPTS = SetStatement(
     "SELECT a.delivery_id, a.number, a.at_ms, a.duration_ms, a.http_status, a.failure, a.answer FROM {rows}"
-    " JOIN webhook_attempts AS a ON a.account_id = r.account_id AND a.delivery_id = r.delivery_id"
+    " JOIN webhook_attempts AS a ON a.account_id = {r.account_id} AND a.delivery_id = r.delivery_id"
     " AND a.number > r.number WHERE {accounts:a} ORDER BY a.delivery_id, a.number",
     ("account_id", "delivery_id", "number"),
 )
 _CLEAR_FAILING = SetStatement(
-    "UPDATE webhook_endpoints SET failing_since_ms = NULL WHERE failing_since_ms IS NOT NULL"
-    " AND {accounts:webhook_endpoints}"
-    " AND (account_id, id) IN (SELECT r.account_id, r.endpoint_id FROM {rows})",
+    "UPDATE webhook_endpoints SET failing_since_ms = NULL {keyed:account_id,id=endpoint_id}"
+    " AND failing_since_ms IS NOT NULL AND {accounts:webhook_endpoints}",
     ("account_id", "endpoint_id"),
 )
 _SET_FAILING = SetStatement(
     "UPDATE webhook_endpoints SET failing_since_ms = coalesce(webhook_endpoints.failing_since_ms, r.at_ms)"
-    " FROM {rows} WHERE webhook_endpoints.account_id = r.account_id AND webhook_endpoints.id = r.endpoint_id"
+    " FROM {rows} WHERE webhook_endpoints.account_id = {r.account_id} AND webhook_endpoints.id = r.endpoint_id"
     " AND {accounts:webhook_endpoints}"
     " RETURNING webhook_endpoints.account_id, webhook_endpoints.id, webhook_endpoints.failing_since_ms",
     ("account_id", "endpoint_id", "at_ms"),
 )
 _DISABLE = SetStatement(
     "UPDATE webhook_endpoints SET disabled_at_ms = :at_ms, disabled_reason = r.reason, updated_at_ms = :at_ms"
-    " FROM {rows} WHERE webhook_endpoints.account_id = r.account_id AND webhook_endpoints.id = r.endpoint_id"
+    " FROM {rows} WHERE webhook_endpoints.account_id = {r.account_id} AND webhook_endpoints.id = r.endpoint_id"
     " AND webhook_endpoints.disabled_at_ms IS NULL AND {accounts:webhook_endpoints}"
     " RETURNING webhook_endpoints.account_id, webhook_endpoints.id",
     ("account_id", "endpoint_id", "reason"),

@@ -29,12 +29,11 @@ _INSERT_ANSWERS = SetStatement(
     tuple(_ANSWER.split(", ")),
 )
 _DELETE_ANSWERS = SetStatement(
-    "DELETE FROM simulated_answers WHERE (due_at_ms, reference) IN (SELECT r.due_at_ms, r.reference FROM {rows})",
+    "DELETE FROM simulated_answers {keyed:due_at_ms,reference}",
     ("due_at_ms", "reference"),
 )
 _LEASE_ANSWERS = SetStatement(
-    "UPDATE simulated_answers SET due_at_ms = :until_ms WHERE (due_at_ms, reference) IN"
-    " (SELECT r.due_at_ms, r.reference FROM {rows})",
+    "UPDATE simulated_answers SET due_at_ms = :until_ms {keyed:due_at_ms,reference}",
     ("due_at_ms", "reference"),
 )
 _DELETE_RECEIPTS = SetStatement(
