@@ -13,6 +13,7 @@ from hydrasms_core.carriers.simulator import store as simulator_store
 from hydrasms_core.db.dialect import MAX_BOUND_VALUES, SetStatement
 from hydrasms_core.db.transaction import IntegrityViolation
 from hydrasms_core.messaging import delivery_store
+from hydrasms_core.messaging.delivery import MAX_INTERRUPTED
 from hydrasms_core.messaging.handover import Handover
 from hydrasms_core.messaging.model import Status
 from hydrasms_core.messaging.receipts import take_in
@@ -168,7 +169,7 @@ async def test_after_a_restart_claims_need_not_run_out(desk, database, clock):
     assert (await message_of(database, throttled)).status is Status.QUEUED
 
 
-async def test_a_takeover_is_marked_and_stops_after_one_extra_attempt(desk, database, ledger, clock):
+async def test_a_takeover_is_marked_and_stops_after_so_many_attempts(desk, database, ledger, clock):
     (message_id,) = await queue(database, queued_message(clock.now_ms()))
     await desk.claim()
     clock.advance(LEASE_S)
@@ -176,11 +177,18 @@ async def test_a_takeover_is_marked_and_stops_after_one_extra_attempt(desk, data
     assert extra.batches["told"].submissions[0].attempt == 2
     message = await message_of(database, message_id)
     assert (message.status, message.attempts, message.duplicate_risk) == (Status.SUBMITTING, 2, True)
+    for _ in range(MAX_INTERRUPTED - 2):
+        clock.advance(LEASE_S)
+        assert ids_in(await desk.claim()) == [message_id]
     clock.advance(LEASE_S)
     last = await desk.claim()
     assert (ids_in(last), last.given_up) == ([], {Status.UNKNOWN: 1})
     message = await message_of(database, message_id)
-    assert (message.status, message.attempts, message.duplicate_risk) == (Status.UNKNOWN, 2, True)
+    assert (message.status, message.attempts, message.duplicate_risk) == (
+        Status.UNKNOWN,
+        MAX_INTERRUPTED,
+        True,
+    )
     assert message.failure
     assert await rows_of(database, outbox) == []
     assert await ledger.refunds() == {}

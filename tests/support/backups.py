@@ -1,6 +1,7 @@
 """Backups of a running product as its operator makes them, and what they are restored to."""
 
 import contextlib
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -38,6 +39,7 @@ class FileBackups:
         assert stat.S_IMODE(backup.stat().st_mode) == 0o600
         data_dir.mkdir()
         backup.rename(data_dir / "hydrasms.db")
+        _keep_key(self._folder, data_dir)
         return Served(data_dir)
 
 
@@ -55,7 +57,10 @@ class Dumps:
     def restored(self, number: int) -> Served:
         url = postgres_url(self._stack.enter_context(postgres_template(lambda _: None)))
         self._run("pg_restore", "--exit-on-error", f"--dbname={url}", str(self._folder / f"{number}.dump"))
-        return Served(self._folder / f"restored-{number}", database_url=url)
+        data_dir = self._folder / f"restored-{number}"
+        data_dir.mkdir()
+        _keep_key(self._folder, data_dir)
+        return Served(data_dir, database_url=url)
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
@@ -67,3 +72,8 @@ class Dumps:
 def backups_of(database_url: str | None, folder: Path, stack: contextlib.ExitStack) -> Backups:
     """Return the way of backing up what HYDRASMS_DATABASE_URL names."""
     return FileBackups(folder) if database_url is None else Dumps(folder, database_url, stack)
+
+
+def _keep_key(folder: Path, data_dir: Path) -> None:
+    """Put the sealing key, which is in no backup, where a restored database wants it."""
+    shutil.copy2(folder / "var" / "sealing.key", data_dir / "sealing.key")

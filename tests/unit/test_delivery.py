@@ -18,6 +18,7 @@ from hydrasms_core.carriers.base import (
 from hydrasms_core.messaging import delivery
 from hydrasms_core.messaging.delivery import (
     MAX_BACK_OFF_MS,
+    MAX_INTERRUPTED,
     NO_ANSWER,
     RESEND_AFTER_MS,
     Change,
@@ -121,11 +122,16 @@ def test_a_queued_message_past_its_validity_expires_and_is_refunded():
     assert (change.status, change.step, change.refund, change.failure) == (Status.EXPIRED, None, True, "busy")
 
 
-def test_a_message_whose_worker_died_gets_one_extra_attempt_that_is_marked():
-    first = due(standing(Status.SUBMITTING, held=True))
+def test_a_message_whose_worker_died_is_handed_on_again_and_marked():
+    first = due(standing(Status.SUBMITTING, held=True, attempts=1))
     assert (first.status, first.duplicate_risk) == (Status.SUBMITTING, True)
-    second = due(standing(Status.SUBMITTING, held=True, duplicate_risk=True))
-    assert (second.status, second.step, second.failure) == (Status.UNKNOWN, None, NO_ANSWER)
+    again = due(standing(Status.SUBMITTING, held=True, duplicate_risk=True, attempts=MAX_INTERRUPTED - 1))
+    assert (again.status, again.duplicate_risk) == (Status.SUBMITTING, True)
+
+
+def test_a_message_that_workers_keep_dying_over_is_given_up_at_last():
+    last = due(standing(Status.SUBMITTING, held=True, duplicate_risk=True, attempts=MAX_INTERRUPTED))
+    assert (last.status, last.step, last.refund, last.failure) == (Status.UNKNOWN, None, False, NO_ANSWER)
 
 
 def test_an_extra_attempt_that_was_throttled_may_be_made_again():
@@ -247,7 +253,7 @@ def live(rules, events):
             for earlier, later in zip(life.path, life.path[1:], strict=False)
         ), life.path
         assert life.refunds <= 1
-        assert life.uncertain <= 2
+        assert life.uncertain <= MAX_INTERRUPTED
         assert life.at.duplicate_risk or life.uncertain < 2
         assert not (life.refunds and life.uncertain and life.at.status is not Status.REJECTED)
     return life
@@ -324,7 +330,7 @@ def believe_every_report(current, report):
 @pytest.mark.parametrize(
     ("rules", "events"),
     [
-        (broken(when_due=resend_for_ever), ["due", "died", "died", "died"]),
+        (broken(when_due=resend_for_ever), ["due", *["died"] * (MAX_INTERRUPTED + 1)]),
         (broken(when_answered=queue_again_after_a_lost_answer), ["due", AnswerLost("gone"), "expired"]),
         (broken(when_reported=believe_every_report), [ReceiptStatus.DELIVERED]),
     ],

@@ -14,6 +14,9 @@ from hydrasms_core.carriers.base import (
 )
 from hydrasms_core.messaging.model import Status, is_refunded, may_become
 
+MAX_INTERRUPTED = 10
+"""How many attempts a message gets at most where workers die over it."""
+
 RESEND_AFTER_MS = 1_000
 """How long after a lost answer the one extra attempt is made."""
 
@@ -90,9 +93,11 @@ def when_due(at: Standing, *, now_ms: int, lease_ms: int, opted_out: bool = Fals
     """Decide about a message whose step `submit` is due: hand it on, or give it up.
 
     Handing on is a change to SUBMITTING with a lease. A message that is SUBMITTING already may have reached the
-    phone, since its last answer was lost, or died with its worker: it gets one extra attempt, marked, and is
-    never refunded. One that is neither queued nor being submitted has nothing to be done about it. Where the phone
-    has opted out since, nothing is handed on any more.
+    phone, since its last answer was lost, or died with its worker: it is handed on again, marked, and is never
+    refunded. After a lost answer that is done once; after a worker's death again and again, for then most likely
+    nothing had left, up to a number of attempts at which the message may be what workers die of. One that is
+    neither queued nor being submitted has nothing to be done about it. Where the phone has opted out since,
+    nothing is handed on any more.
     """
     if at.status is Status.QUEUED:
         if at.expires_at_ms <= now_ms:
@@ -101,7 +106,7 @@ def when_due(at: Standing, *, now_ms: int, lease_ms: int, opted_out: bool = Fals
             return _finish(at, Status.REJECTED, OPTED_OUT)
         return Change(Status.SUBMITTING, Step.SUBMIT, now_ms + lease_ms, at.duplicate_risk, at.failure, False)
     if at.status is Status.SUBMITTING:
-        if at.expires_at_ms <= now_ms or (at.held and at.duplicate_risk):
+        if at.expires_at_ms <= now_ms or (at.held and at.attempts >= MAX_INTERRUPTED):
             return _finish(at, Status.UNKNOWN, at.failure or NO_ANSWER)
         if opted_out:
             return _finish(at, Status.UNKNOWN, OPTED_OUT)
