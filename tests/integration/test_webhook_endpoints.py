@@ -1,6 +1,4 @@
-"""Endpoints at work, over a real database, beside a deliverer: tests, secrets, accounts' own webhooks, disabling, and
-what is forgotten.
-"""
+"""Endpoints at work, over a real database, beside a deliverer: tests, secrets, accounts' own webhooks, disabling."""
 
 import asyncio
 import time
@@ -8,8 +6,6 @@ import time
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from hydrasms_app.housekeeping import Housekeeping
-from hydrasms_core.carriers.simulator.carrier import SimulatedCarrier
 from hydrasms_core.errors import InvalidArgument, InvalidWebhookUrl, NotFound
 from hydrasms_core.messaging.happening import status_changes
 from hydrasms_core.messaging.model import Status
@@ -23,12 +19,7 @@ from hydrasms_core.webhooks.model import (
     DeliveryType,
     Redelivered,
 )
-from hydrasms_core.webhooks.tables import (
-    webhook_attempts,
-    webhook_deliveries,
-    webhook_endpoints,
-    webhook_outbox,
-)
+from hydrasms_core.webhooks.tables import webhook_endpoints
 from tests.support.clock import FakeClock
 from tests.support.delivery import ACCOUNT, BOUND_S, rows_of
 from tests.support.shortcodes import Keeper
@@ -36,12 +27,11 @@ from tests.support.webhooks import OTHER_ACCOUNT, URL, ServiceWorld, ToldPoster,
 
 OTHER_URL = "https://other.example/"
 MESSAGE = "018f0000-0000-7000-8000-00000000000f"
-DAY_S = 86_400
 
 
 @pytest.fixture
 def clock():
-    # Verifying a signature asks for a timestamp of these minutes, and ids have the time of the machine in them.
+    # Verifying a signature asks for a timestamp of these minutes.
     return FakeClock(time.time_ns() // 1_000_000)
 
 
@@ -363,9 +353,11 @@ async def test_a_shortcodes_webhook_that_was_disabled_is_enabled_by_setting_its_
 
         await ends_as("dead")
         found = await keeper.shortcodes.get(account_id, "order")
+        assert found.hook is not None
         assert (found.hook.disabled_at_ms, found.hook.disabled_reason) == (world.clock.now_ms(), GONE)
         # No other change enables it.
         changed = await keeper.shortcodes.update(account_id, "order", ShortcodeChange(retries=False))
+        assert changed.found.hook is not None
         assert changed.found.hook.disabled_at_ms is not None
         with pytest.raises(InvalidArgument):
             await world.webhooks.send_test(account_id, endpoint_id)
@@ -375,39 +367,6 @@ async def test_a_shortcodes_webhook_that_was_disabled_is_enabled_by_setting_its_
         world.poster.answer = lambda posted: answered(200)
         await world.webhooks.redeliver(account_id, (await world.one(account_id)).id)
         await ends_as("delivered")
+    assert made.made.auth is not None
     for posted in world.poster.posted:
         assert verify(posted, made.made.signing)["auth"] == made.made.auth.reveal()
-
-
-# ---- what is forgotten -------------------------------------------------------------------------------------------
-
-
-async def test_deliveries_that_are_over_are_forgotten_with_their_attempts_after_their_days(
-    make_world, database, clock
-):
-    async with make_world().running() as world:
-        endpoint_id, _ = await world.endpoint()
-        await world.pushed(endpoint_id)
-        await world.until_statuses(delivered=1)
-        world.poster.answer = lambda posted: answered(500)
-        await world.pushed(endpoint_id)
-        await world.until_nothing_is_due()
-        once_id, _ = await world.endpoint(word="pizza", retries=False)
-        await world.pushed(once_id)
-        await world.until_statuses(delivered=1, pending=1, dead=1)
-    # More than one transaction takes.
-    await world.bury(once_id, 1_200)
-    before = await world.deliveries()
-    carrier = SimulatedCarrier(database, clock)
-    housekeeping = Housekeeping(database, carrier, clock, deliveries_kept_days=2)
-    clock.advance(2 * DAY_S - 1)
-    await housekeeping.purge()
-    assert await world.deliveries() == before
-    clock.advance(3_600)
-    await housekeeping.purge()
-    # What still waits is not forgotten, however old it is.
-    waiting = await world.one()
-    assert waiting in before
-    assert waiting.status is DeliveryStatus.PENDING
-    for table in (webhook_deliveries, webhook_attempts, webhook_outbox):
-        assert len(await rows_of(database, table)) == 1

@@ -1,21 +1,28 @@
-"""What one may ask about pushes, over a real database, beside a deliverer at work: listing them and pushing again."""
+"""What one may ask about pushes, over a real database, beside a deliverer at work: listing them and pushing again.
+And when they are forgotten.
+"""
 
 import asyncio
+import time
 from collections import Counter
 
 import pytest
 import sqlalchemy as sa
 
+from hydrasms_app.housekeeping import Housekeeping
 from hydrasms_base.ids import new_id
+from hydrasms_core.carriers.simulator.carrier import SimulatedCarrier
 from hydrasms_core.errors import AlreadyDelivered, InvalidArgument, InvalidPageToken, NotFound
 from hydrasms_core.webhooks import service
 from hydrasms_core.webhooks.delivery import SCHEDULE_S
 from hydrasms_core.webhooks.model import MAX_REDELIVERED, SHOWN_ATTEMPTS, DeliveryStatus, Redelivered
-from hydrasms_core.webhooks.tables import webhook_outbox
+from hydrasms_core.webhooks.tables import webhook_attempts, webhook_deliveries, webhook_outbox
+from tests.support.clock import FakeClock
 from tests.support.delivery import ACCOUNT, BOUND_S, rows_of
 from tests.support.webhooks import OTHER_ACCOUNT, ServiceWorld, ToldPoster, answered
 
 OTHER_URL = "https://other.example/"
+DAY_S = 86_400
 
 
 @pytest.fixture
@@ -321,3 +328,39 @@ async def test_an_account_that_there_is_not_has_nothing(make_world):
     for asked in (world.webhooks.list_deliveries(new_id(), 1, ""), world.webhooks.redeliver_dead(new_id())):
         with pytest.raises(NotFound):
             await asked
+
+
+# ---- what is forgotten -------------------------------------------------------------------------------------------
+
+
+async def test_deliveries_that_are_over_are_forgotten_with_their_attempts_after_their_days(
+    observed, database
+):
+    # Ids have the machine's own time in them.
+    clock = FakeClock(time.time_ns() // 1_000_000)
+    async with ServiceWorld(observed, clock).running() as world:
+        endpoint_id, _ = await world.endpoint()
+        await world.pushed(endpoint_id)
+        await world.until_statuses(delivered=1)
+        world.poster.answer = lambda posted: answered(500)
+        await world.pushed(endpoint_id)
+        await world.until_nothing_is_due()
+        once_id, _ = await world.endpoint(word="pizza", retries=False)
+        await world.pushed(once_id)
+        await world.until_statuses(delivered=1, pending=1, dead=1)
+    # More than one transaction takes.
+    await world.bury(once_id, 1_200)
+    before = await world.deliveries()
+    carrier = SimulatedCarrier(database, clock)
+    housekeeping = Housekeeping(database, carrier, clock, deliveries_kept_days=2)
+    clock.advance(2 * DAY_S - 1)
+    await housekeeping.purge()
+    assert await world.deliveries() == before
+    clock.advance(3_600)
+    await housekeeping.purge()
+    # What still waits is not forgotten, however old it is.
+    waiting = await world.one()
+    assert waiting in before
+    assert waiting.status is DeliveryStatus.PENDING
+    for table in (webhook_deliveries, webhook_attempts, webhook_outbox):
+        assert len(await rows_of(database, table)) == 1

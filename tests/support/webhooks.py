@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import orjson
 import sqlalchemy as sa
@@ -241,7 +241,7 @@ class PushWorld(Receivers):
         )
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["PushWorld"]:
+    async def running(self) -> AsyncIterator[Self]:
         """Run the deliverer; on leaving, drain it."""
         delivering = asyncio.create_task(self.deliverer.run())
         try:
@@ -252,7 +252,7 @@ class PushWorld(Receivers):
                 await delivering
 
     @contextlib.asynccontextmanager
-    async def killed(self) -> AsyncIterator["PushWorld"]:
+    async def killed(self) -> AsyncIterator[Self]:
         """Run the deliverer; on leaving, end it on the spot, whatever is under way."""
         delivering = asyncio.create_task(self.deliverer.run())
         try:
