@@ -72,6 +72,7 @@ async def test_over_an_edge_apart_the_contract_holds_for_all_cases_at_once(produ
 ELSEWHERE = {
     "UNSPECIFIED": "never sent",
     "DESTINATION_NOT_ALLOWED": "there are no destination policies yet",
+    "ALREADY_DELIVERED": "a receiver that answers 2xx: tests/integration/test_webhook_service.py",
     "RATE_LIMITED": "there is no throttle yet",
     "IDEMPOTENCY_IN_PROGRESS": "another process holds the account: tests/integration/test_held_account.py",
     "INTERNAL": "a bug: tests/integration/test_channels.py",

@@ -284,6 +284,7 @@ _STUBS = {
     "BillingService": "billing",
     "AccountService": "accounts",
     "SimulatorService": "simulator",
+    "WebhookService": "webhooks",
 }
 
 

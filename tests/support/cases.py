@@ -18,6 +18,7 @@ from hydrasms.billing.v1 import billing_service_pb2
 from hydrasms.carriers.v1 import simulator_service_pb2
 from hydrasms.errors.v1 import error_reason_pb2
 from hydrasms.messaging.v1 import forwarding_service_pb2, messaging_service_pb2, shortcode_service_pb2
+from hydrasms.webhooks.v1 import webhook_service_pb2
 from tests.support.matching import unknown_matchers
 from tests.support.transports import TRANSPORTS
 
@@ -33,6 +34,7 @@ METHODS: dict[str, MethodDescriptor] = {
         messaging_service_pb2.DESCRIPTOR,
         shortcode_service_pb2.DESCRIPTOR,
         simulator_service_pb2.DESCRIPTOR,
+        webhook_service_pb2.DESCRIPTOR,
     )
     for service in file.services_by_name.values()
     for method in service.methods

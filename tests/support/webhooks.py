@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import orjson
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from hydrasms_base.metrics import Metrics
 from hydrasms_base.sealing import Sealer
 from hydrasms_base.secret import Secret
 from hydrasms_core.db.transaction import Database, Transaction
+from hydrasms_core.errors import NotFound
 from hydrasms_core.inbound.ports import Push
 from hydrasms_core.messaging import store as messaging_store
 from hydrasms_core.messaging.model import InboundMessage
@@ -28,7 +29,8 @@ from hydrasms_core.webhooks.model import Delivery, Endpoint
 from hydrasms_core.webhooks.ports import Answered, Refusal, Unanswered
 from hydrasms_core.webhooks.pushes import PushQueue
 from hydrasms_core.webhooks.sealed import EndpointSecrets
-from hydrasms_core.webhooks.tables import webhook_outbox
+from hydrasms_core.webhooks.service import Webhooks
+from hydrasms_core.webhooks.tables import webhook_deliveries, webhook_outbox
 from tests.support.delivery import ACCOUNT, BOUND_S, ObservedDatabase, rows_of
 
 URL = "https://receiver.example/hook"
@@ -239,7 +241,7 @@ class PushWorld(Receivers):
         )
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["PushWorld"]:
+    async def running(self) -> AsyncIterator[Self]:
         """Run the deliverer; on leaving, drain it."""
         delivering = asyncio.create_task(self.deliverer.run())
         try:
@@ -250,7 +252,7 @@ class PushWorld(Receivers):
                 await delivering
 
     @contextlib.asynccontextmanager
-    async def killed(self) -> AsyncIterator["PushWorld"]:
+    async def killed(self) -> AsyncIterator[Self]:
         """Run the deliverer; on leaving, end it on the spot, whatever is under way."""
         delivering = asyncio.create_task(self.deliverer.run())
         try:
@@ -314,3 +316,62 @@ class PushWorld(Receivers):
     def counted(self, name: str, **labels: str) -> float:
         """Return how far a counter has come."""
         return self.metrics.registry.get_sample_value(f"hydrasms_{name}_total", labels) or 0
+
+
+class KnownAccounts:
+    """Accounts that there are: those of these tests."""
+
+    async def require_account(self, account_id: str) -> None:
+        if account_id not in (ACCOUNT, OTHER_ACCOUNT):
+            raise NotFound("account")
+
+
+class ServiceWorld(PushWorld):
+    """A deliverer, and beside it what one may ask about its pushes."""
+
+    def __init__(self, observed: ObservedDatabase, clock: Any, poster: Any = None, **settings: Any) -> None:
+        super().__init__(observed, clock, poster, **settings)
+        self.wakes = 0
+        self.webhooks = Webhooks(observed, KnownAccounts(), self.endpoints, clock, self._wake)
+
+    def _wake(self) -> None:
+        self.wakes += 1
+        self.deliverer.wake()
+
+    async def one(self, account_id: str = ACCOUNT) -> Delivery:
+        """Return the account's only delivery."""
+        (delivery,) = await self.deliveries(account_id)
+        return delivery
+
+    async def until_attempts(self, number: int) -> None:
+        """Wait until so many attempts at the account's only delivery are over and recorded."""
+
+        async def holds() -> bool:
+            return (await self.one()).attempt_count == number
+
+        await self.until(holds)
+
+    async def happen(self, *happenings: Happening) -> bool:
+        """Let what happened to messages be pushed; tells whether there is anything to push."""
+        now_ms = self.clock.now_ms()
+        queued = await self.database.write(lambda tx: self.queue.status_pushes(tx, happenings, at_ms=now_ms))
+        self.deliverer.wake()
+        return queued
+
+    async def bury(self, endpoint_id: str, number: int, *, account_id: str = ACCOUNT) -> list[str]:
+        """Store so many deliveries that were given up; returns their ids, oldest first."""
+        ids = [new_id() for _ in range(number)]
+        fixed = {
+            "account_id": account_id,
+            "endpoint_id": endpoint_id,
+            "type": "test",
+            "status": "dead",
+            "created_at_ms": self.clock.now_ms(),
+            "updated_at_ms": self.clock.now_ms(),
+        }
+        for first in range(0, number, 500):
+            rows = [{**fixed, "id": each} for each in ids[first : first + 500]]
+            await self.database.write(
+                lambda tx, rows=rows: tx.execute(sa.insert(webhook_deliveries).values(rows))  # type: ignore[misc]
+            )
+        return ids

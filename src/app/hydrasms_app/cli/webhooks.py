@@ -196,10 +196,8 @@ def _print_delivery(delivery: pb.Delivery, *, as_json: bool) -> None:
     if as_json:
         print_json(fields)
         return
-    attempts = fields.pop("attempts")
-    print_details(
-        {name.replace("_", " "): value for name, value in fields.items()} | {"attempts": len(attempts)}
-    )
+    shown = fields | {"attempts": _attempts_made(fields)}
+    print_details({name.replace("_", " "): value for name, value in shown.items()})
 
 
 def _print_endpoint(endpoint: pb.Endpoint, signing_secret: str, *, as_json: bool) -> None:
@@ -249,6 +247,11 @@ def _attempt(attempt: pb.DeliveryAttempt) -> dict[str, Any]:
     }
 
 
+def _attempts_made(fields: dict[str, Any]) -> int:
+    """Return how many attempts there were: only the last ones come with a delivery, each with its number."""
+    return fields["attempts"][-1]["number"] if fields["attempts"] else 0
+
+
 def _row(fields: dict[str, Any]) -> list[object]:
     last = fields["attempts"][-1] if fields["attempts"] else None
     return [
@@ -257,7 +260,7 @@ def _row(fields: dict[str, Any]) -> list[object]:
         fields["status"],
         fields["type"],
         fields["subject_id"],
-        0 if last is None else last["number"],
+        _attempts_made(fields),
         fields["last_http_status"],
         fields["next_attempt_at"],
         "" if last is None else last["failure"],

@@ -61,6 +61,8 @@ class Webhooks:
         await self._accounts.require_account(account_id)
         scope = f"deliveries:{account_id}:{status or ''}:{endpoint_id}"
         page = page_request(size, token, scope=scope)
+        if endpoint_id and not is_id(endpoint_id):
+            return page_of([], [], page)
         rows = await self._database.read(
             lambda tx: store.list_deliveries(tx, account_id, page, status=status, endpoint_id=endpoint_id)
         )
@@ -180,14 +182,18 @@ class Webhooks:
 
 
 async def _delivery(tx: Transaction, account_id: str | None, delivery_id: str) -> Delivery:
-    found = await store.get_delivery(tx, account_id, delivery_id) if is_id(delivery_id) else None
+    # PostgreSQL takes no NUL, not even to look for it.
+    are_ids = is_id(delivery_id) and (account_id is None or is_id(account_id))
+    found = await store.get_delivery(tx, account_id, delivery_id) if are_ids else None
     if found is None:
         raise NotFound("delivery")
     return found
 
 
 async def _endpoint(tx: Transaction, account_id: str, endpoint_id: str) -> Endpoint:
-    found = await store.get_endpoint(tx, account_id, endpoint_id) if is_id(endpoint_id) else None
+    # PostgreSQL takes no NUL, not even to look for it.
+    are_ids = is_id(account_id) and is_id(endpoint_id)
+    found = await store.get_endpoint(tx, account_id, endpoint_id) if are_ids else None
     if found is None:
         raise NotFound("webhook endpoint")
     return found
