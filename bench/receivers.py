@@ -37,7 +37,7 @@ class Receiver(asyncio.Protocol):
             begin = blank + len(_BLANK_LINE)
             length = _LENGTH.search(self._received, 0, begin)
             if length is None:
-                self._transport.abort()
+                self._transport.close()
                 return
             end = begin + int(length[1])
             if len(self._received) < end:
