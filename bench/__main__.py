@@ -10,6 +10,7 @@ from pathlib import Path
 from bench import (
     batch,
     channel,
+    deliver,
     dispatch,
     growth,
     inbound,
@@ -31,6 +32,7 @@ _BENCHMARKS: dict[str, Callable[[Plan], report.Benchmark]] = {
     "send": send.run,
     "store": store.run,
     "inbound": inbound.run,
+    "deliver": deliver.run,
     "channel": channel.run,
     "batch": batch.run,
     "workers": workers.run,
@@ -42,8 +44,19 @@ _BENCHMARKS: dict[str, Callable[[Plan], report.Benchmark]] = {
     "memory": memory.run,
 }
 # What takes many minutes is run only when asked for by name.
-_ALL = ("send", "store", "inbound", "channel", "batch", "workers", "split", "postgres", "dispatch")
-_WITHOUT_WRK = {"store", "inbound", "channel", "batch"}
+_ALL = (
+    "send",
+    "store",
+    "inbound",
+    "deliver",
+    "channel",
+    "batch",
+    "workers",
+    "split",
+    "postgres",
+    "dispatch",
+)
+_WITHOUT_WRK = {"store", "inbound", "deliver", "channel", "batch"}
 _LATEST = Path(__file__).parents[1] / "build" / "bench" / "latest.json"
 
 

@@ -38,7 +38,7 @@ _PREPARED = 512
 _clock = SystemClock()
 
 
-class _AllMaySend:
+class AllMaySend:
     """Accounts of which nobody doubts anything, for a send asks a memory that answers at once."""
 
     async def require_account(self, account_id: str) -> None:
@@ -76,7 +76,7 @@ async def run(way: str, callers: int, seconds: float, path: Path) -> Sample:
     if way == "receive":
         inbound = Inbound(
             database,
-            _AllMaySend(),
+            AllMaySend(),
             shortcodes,
             consent,
             _Unhooked(),
@@ -95,7 +95,7 @@ async def run(way: str, callers: int, seconds: float, path: Path) -> Sample:
         call = receive
     else:
         messaging = Messaging(
-            database, LedgerCredits(), consent, _AllMaySend(), _clock, MessagingSettings(), _nothing
+            database, LedgerCredits(), consent, AllMaySend(), _clock, MessagingSettings(), _nothing
         )
 
         async def send(_: int) -> bool:

@@ -222,6 +222,16 @@ def bare_grpc(folder: Path) -> Iterator[Server]:
         yield server
 
 
+@contextlib.contextmanager
+def receivers(folder: Path, count: int) -> Iterator[tuple[Server, Path]]:
+    """Run receivers of webhooks in one process; gives it and a file with their ports, one a line."""
+    log, ports = folder / "receivers.log", folder / "receivers.ports"
+    server = Server("receivers", _started(_module("bench.receivers", str(count), str(ports)), log), 0, log)
+    with _running(server):
+        _await(server, ports.exists)
+        yield server, ports
+
+
 def settle(servers: Iterable[Server]) -> float:
     """Wait until no server does anything any more, so that the next run has the machine; returns the seconds."""
     began = time.monotonic()

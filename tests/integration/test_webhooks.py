@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from hydrasms_core.errors import StoreUnavailable
 from hydrasms_core.messaging.ports import Happening
 from hydrasms_core.webhooks.delivery import FAILED_TOO_LONG, GONE, INTERRUPTED, SCHEDULE_S
+from hydrasms_core.webhooks.handover import Handover
 from hydrasms_core.webhooks.model import DeliveryStatus
 from hydrasms_core.webhooks.tables import webhook_attempts, webhook_outbox
 from tests.support.delivery import ACCOUNT, BOUND_S, rows_of
@@ -445,3 +446,54 @@ async def test_a_store_that_is_gone_for_a_while_loses_nothing_and_repeats_nothin
         observed.out_of_order = False
         await world.until_statuses(delivered=1)
     assert len(world.poster.posted) == 1
+
+
+# ---- places ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def may_settle(monkeypatch):
+    """Whether the ends of attempts can be committed; while they cannot, claims still can."""
+    gate, settle = asyncio.Event(), Handover.settle
+
+    async def settle_if_it_may(self, tx, ended):
+        if not gate.is_set():
+            raise StoreUnavailable
+        return await settle(self, tx, ended)
+
+    monkeypatch.setattr(Handover, "settle", settle_if_it_may)
+    return gate
+
+
+async def looked(world):
+    """Wait until the deliverer has looked at the queue, and has begun what it then found."""
+    for _ in range(2):
+        world.deliverer.wake()
+        await world.observed.next_read()
+
+
+async def test_what_was_answered_2xx_makes_room_before_it_is_committed_up_to_a_bound(make_world, may_settle):
+    async with make_world(max_in_flight=2, max_per_receiver=2).running() as world:
+        endpoint_id, _ = await world.endpoint()
+        await world.pushed(*[endpoint_id] * 6)
+        # As many as may be under way, and as many again that wait for their commits; another two would be too many.
+        await world.poster.until_posted(4)
+        await looked(world)
+        assert len(world.poster.posted) == 4
+        may_settle.set()
+        await world.until_statuses(delivered=6)
+    assert len(world.poster.posted) == 6
+    assert max(world.poster.most_at_once.values()) <= 2
+
+
+async def test_what_failed_makes_room_only_once_it_is_committed(make_world, may_settle):
+    poster = ToldPoster(lambda posted: answered(410))
+    async with make_world(poster, max_per_receiver=1).running() as world:
+        endpoint_id, _ = await world.endpoint()
+        await world.pushed(endpoint_id, endpoint_id)
+        await poster.until_posted(1)
+        await looked(world)
+        may_settle.set()
+        await world.until_statuses(dead=2)
+    # The second never left: the answer to the first was the end of the webhook.
+    assert len(poster.posted) == 1

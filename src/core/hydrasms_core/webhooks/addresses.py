@@ -175,6 +175,7 @@ def meant(address: Address) -> Address:
     return address
 
 
+@functools.lru_cache(maxsize=1_024)
 def refused_range(address: Address) -> Range | None:
     """Return why an address is no host on the public internet; None where it may be one."""
     address = meant(address)
@@ -223,6 +224,7 @@ class Guard:
         return any(address in network for network in self._allowed) or refused_range(address) is None
 
 
+@functools.lru_cache(maxsize=1_024)
 def _parsed(address: str) -> Address | None:
     """Return an address; None where it is none, or is only one of some interface."""
     try:

@@ -69,6 +69,9 @@ class Deliverer:
             for _ in range(self._lanes.number)
         ]
         self._in_flight: dict[str, Held] = {}
+        # Those that may still keep their receivers busy: what was answered 2xx waits for its commit alone, and the
+        # next attempt need not wait for that. What failed does: it may be the end of its endpoint.
+        self._begun: dict[str, Held] = {}
         # Whether there was more to do than could be begun, so that every end is a beginning.
         self._hungry = False
         self._jumps = ClockJumps(clock)
@@ -160,7 +163,7 @@ class Deliverer:
             taken += len(claim.held) + claim.given_up
             self._given_up.inc(claim.given_up)
             for held in claim.held:
-                self._in_flight[held.due.id] = held
+                self._in_flight[held.due.id] = self._begun[held.due.id] = held
                 attempts.create_task(self._deliver(claim, held))
         rest_s = self._settings.idle_s
         if shares:
@@ -171,13 +174,15 @@ class Deliverer:
         return rest_s
 
     def _shared_out(self, queues: list[Queue]) -> dict[Queue, int]:
-        settings, in_flight = self._settings, self._in_flight.values()
-        busy = Counter(held.due.endpoint_id for held in in_flight)
+        settings, begun = self._settings, self._begun.values()
+        busy = Counter(held.due.endpoint_id for held in begun)
+        # As many again may wait for their commits: no more is begun than can be settled.
+        unsettled = len(self._in_flight) - len(self._begun)
         shares = share_out(
             queues,
             busy,
-            free=settings.max_in_flight - len(self._in_flight),
-            free_for_failing=settings.max_failing - sum(held.target.failing for held in in_flight),
+            free=settings.max_in_flight - len(self._begun) - max(0, unsettled - settings.max_in_flight),
+            free_for_failing=settings.max_failing - sum(held.target.failing for held in begun),
             most=settings.max_per_receiver,
         )
         self._hungry = bool(queues)
@@ -261,11 +266,18 @@ class Deliverer:
             began_at_ms = self._clock.now_ms()
             answer = await self._post(held, began_at_ms)
             self._attempts.labels(_outcome(answer)).inc()
+            if isinstance(answer, Answered) and 200 <= answer.status <= 299:
+                self._leave_receiver(held)
             await self._settle(Ended(held, answer, began_at_ms, self._clock.now_ms()))
         finally:
             del self._in_flight[held.due.id]
-            if self._hungry or self._stopping.is_set():
-                self._wakened.set()
+            self._leave_receiver(held)
+
+    def _leave_receiver(self, held: Held) -> None:
+        """Let others begin in the place of an attempt."""
+        self._begun.pop(held.due.id, None)
+        if self._hungry or self._stopping.is_set():
+            self._wakened.set()
 
     async def _post(self, held: Held, at_ms: int) -> Answered | Unanswered:
         began = self._clock.monotonic()
