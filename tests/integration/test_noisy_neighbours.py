@@ -16,7 +16,7 @@ import pytest
 from hydrasms_base.clock import SystemClock
 from hydrasms_base.networks import networks
 from hydrasms_core.settings import WebhookSettings
-from hydrasms_core.webhooks import deliverer
+from hydrasms_core.webhooks import deliverer, sharing
 from hydrasms_core.webhooks.addresses import Guard
 from hydrasms_core.webhooks.connector import BUDGET_S, Connector
 from hydrasms_core.webhooks.ports import MAX_ANSWER_BYTES
@@ -44,8 +44,8 @@ class TimedPoster:
     def __init__(self, budget_s):
         self._connector = Connector(Guard(networks("127.0.0.0/8")), SystemClock(), budget_s=budget_s)
         self.took_s = []
-        self.under_way = Counter()
-        self.most_under_way = Counter()
+        self.under_way: Counter[str] = Counter()
+        self.most_under_way: Counter[str] = Counter()
 
     async def post(self, url, headers, body):
         began = time.monotonic()
@@ -141,7 +141,7 @@ async def street(observed, budget_s, **settings):
             hostile[endpoint_id] = url
         healthy = {}
         for _ in range(HEALTHY):
-            arrived = []
+            arrived: list[float] = []
             endpoint_id, _ = await endpoint(recording(arrived))
             healthy[endpoint_id] = arrived
         try:
@@ -199,7 +199,7 @@ def in_order(queues, busy, *, free, free_for_failing, most):
     return shares
 
 
-@pytest.mark.parametrize("share_out", [deliverer.share_out, in_order], ids=["in turns", "as they come"])
+@pytest.mark.parametrize("share_out", [sharing.share_out, in_order], ids=["in turns", "as they come"])
 async def test_without_a_limit_to_each_receiver_the_healthy_would_wait(observed, monkeypatch, share_out):
     """The control: taking turns is not enough, for who holds an attempt longest ends up with all of them."""
     monkeypatch.setattr(deliverer, "share_out", share_out)
