@@ -200,7 +200,7 @@ async def test_a_batch_that_mixed_lanes_would_be_caught(explaining, clock):
     fleet = Fleet(explaining, clock, lanes=OneLane())
     opened = await fleet.open(12)
     fleet.forget()
-    accounts = [lane[0] for lane in opened.values()]
+    accounts = [account for lane in opened.values() for account in lane]
     await asyncio.gather(*(fleet.messaging.send(a, Draft(PHONE, "Hi"), actor="account") for a in accounts))
     assert astray(explaining) != []
     assert max(len(locked) for locked in explaining.locked) > 1

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import random
-import re
 import shutil
 import sqlite3
 from dataclasses import dataclass, field
@@ -17,16 +16,13 @@ import pytest
 from hydrasms.accounts.v1 import account_service_pb2 as pb
 from hydrasms.accounts.v1 import account_service_pb2_grpc
 from hydrasms_base.ids import new_id
-from hydrasms_base.keys import DISPLAY_LENGTH, digest_key, display_prefix, generate_key
+from hydrasms_base.keys import digest_key, display_prefix, generate_key
+from tests.support.at_rest import DATABASE, hits, take_a_copy
 from tests.support.product import PHONE
 from tests.support.served import printed_key, served, wait_until
 
 TIMEOUT_S = 30.0
 AT_ONCE = 50
-PIECE = 16
-RUN = re.compile(rb"[0-9A-Za-z_+/-]{%d,}" % PIECE)
-DATABASE = ("hydrasms.db", "hydrasms.db-wal", "hydrasms.db-shm")
-KEY_FILES = frozenset({"demo.key", "service.token"})
 
 
 @dataclass
@@ -41,30 +37,6 @@ class Secrets:
 
     def all(self):
         return [*self.own, *self.imported, *self.never_issued, self.demo_key, self.token]
-
-
-def traces_of(secret):
-    """Return what a secret leaves behind wherever it is kept: a piece out of its middle, as it is and encoded.
-
-    The first characters of a key are kept on purpose, to tell it from others, so they are no trace.
-    """
-    rest = secret.encode()[DISPLAY_LENGTH:]
-    # Base64 codes three octets at a time, and DISPLAY_LENGTH is a multiple of that.
-    traces = rest[:PIECE], rest.hex().encode()[:PIECE], base64.b64encode(rest)[:PIECE]
-    assert all(RUN.fullmatch(trace) for trace in traces)
-    return traces
-
-
-def hits(folder, secrets, *, allowed=KEY_FILES):
-    """Return which files below a folder hold a trace of which secrets, as pairs of a file's name and a secret."""
-    owners = {trace: secret for secret in secrets for trace in traces_of(secret)}
-    found = set()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in allowed):
-        # Every trace is as long as the others, so that however many there are each place is looked at once.
-        for run in RUN.findall(path.read_bytes()):
-            pieces = (run[at : at + PIECE] for at in range(len(run) - PIECE + 1))
-            found |= {(path.name, owners[piece]) for piece in pieces if piece in owners}
-    return found
 
 
 async def in_turns(calls):
@@ -166,14 +138,6 @@ async def use(server, secrets, number):
         last = new_id()
         assert (await sending("", **{"X-Request-Id": last})()).status_code == 401
         return last
-
-
-def take_a_copy(server, to):
-    """Copy the data directory, the log and the output as they stand."""
-    shutil.copytree(server.data_dir, to / "var")
-    for path in (server.log_file, server.output_file):
-        shutil.copyfile(path, to / path.name)
-    return to
 
 
 def search_a_run(tmp_path, number):

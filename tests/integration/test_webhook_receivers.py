@@ -16,7 +16,7 @@ from hydrasms_core.webhooks.addresses import Guard
 from hydrasms_core.webhooks.connector import BUDGET_S, Connector
 from hydrasms_core.webhooks.names import SystemNames
 from hydrasms_core.webhooks.ports import MAX_ANSWER_BYTES, Answered, Refusal, Unanswered
-from tests.support.receivers import OK, FakeNames, answering, receiving, request_of
+from tests.support.receivers import OK, FakeNames, answering, endless, receiving, request_of
 from tests.support.waiting import eventually
 
 LOOPBACK = networks("127.0.0.0/8, ::1/128")
@@ -54,23 +54,6 @@ async def timed(connector, url):
     else:
         assert len(outcome.body) <= MAX_ANSWER_BYTES
     return outcome
-
-
-def endless(head: bytes, piece: bytes, every_s: float = 0.0):
-    """Return a handler that sends a head and then the same piece for ever, and where it counts the bytes sent."""
-    sent = [0]
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
-        await request_of(reader)
-        writer.write(head)
-        while not writer.is_closing():
-            writer.write(piece)
-            await writer.drain()
-            sent[0] += len(piece)
-            if every_s:
-                await asyncio.sleep(every_s)
-
-    return handle, sent
 
 
 # ---- in time -------------------------------------------------------------------------------------------------

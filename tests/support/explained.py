@@ -1,5 +1,7 @@
 """Statements as PostgreSQL plans them: which partitions each of them touches."""
 
+import contextlib
+import contextvars
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,15 @@ from sqlalchemy import event
 from hydrasms_core.db.postgres import PostgresDatabase
 
 _PARTITION = re.compile(r"[a-z_]+_p(\d+)")
+
+
+# What SQLAlchemy has run in the transaction at hand: others run at the same time.
+_noted: contextvars.ContextVar[list[tuple[str, Sequence[Any]]]] = contextvars.ContextVar("noted")
+
+
+def _note(_connection: Any, _cursor: Any, text: str, parameters: Any, *_: Any) -> None:
+    with contextlib.suppress(LookupError):
+        _noted.get().append((text, parameters))
 
 
 @dataclass(frozen=True)
@@ -34,21 +45,17 @@ class ExplainingDatabase(PostgresDatabase):
         self.locked: list[frozenset[int]] = []
         self.locked_writing: list[frozenset[int]] = []
         for pool in (self._writers, self._readers):
-            event.listen(pool._engine.sync_engine, "before_cursor_execute", self._core)
-        self._cores: list[tuple[str, Sequence[Any]]] = []
-
-    def _core(self, _connection: Any, _cursor: Any, text: str, parameters: Any, *_: Any) -> None:
-        self._cores.append((text, parameters))
+            event.listen(pool._engine.sync_engine, "before_cursor_execute", _note)
 
     async def _once(self, pool: Any, begin: str, work: Any, limit_s: float | None) -> Any:
         async def watched(tx: Any) -> Any:
+            _noted.set([])
             tx._driver = _Explaining(tx._driver, self.planned)
             result = await work(tx)
             await tx.flush()
             driver = tx._driver._driver
-            for text, parameters in self._cores:
+            for text, parameters in _noted.get():
                 self.planned.append(await _plan(driver, text, parameters))
-            self._cores.clear()
             self.locked.append(await _locked(driver))
             if pool is self._writers:
                 self.locked_writing.append(self.locked[-1])

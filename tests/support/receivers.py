@@ -108,3 +108,26 @@ def answering(*answers: bytes) -> Handler:
             await writer.drain()
 
     return handle
+
+
+def endless(head: bytes, piece: bytes, every_s: float = 0.0) -> tuple[Handler, list[int]]:
+    """Return a handler that sends a head and then the same piece for ever, and where it counts the bytes sent."""
+    sent = [0]
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(head)
+        while not writer.is_closing():
+            writer.write(piece)
+            await writer.drain()
+            sent[0] += len(piece)
+            if every_s:
+                await asyncio.sleep(every_s)
+
+    return handle, sent
+
+
+async def black_hole(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take whatever comes and never answer."""
+    while await reader.read(65_536):
+        pass

@@ -18,7 +18,7 @@ from hydrasms_core.errors import NotFound
 from hydrasms_core.inbound.ports import Push
 from hydrasms_core.messaging import store as messaging_store
 from hydrasms_core.messaging.model import InboundMessage
-from hydrasms_core.messaging.ports import Happening
+from hydrasms_core.messaging.ports import Happening, Happenings, Lanes
 from hydrasms_core.messaging.tables import inbound_messages
 from hydrasms_core.paging import PageRequest
 from hydrasms_core.settings import WebhookSettings
@@ -222,6 +222,8 @@ class PushWorld(Receivers):
         poster: Any = None,
         *,
         jitter: Callable[[], float] = lambda: 0.0,
+        lanes: Lanes | None = None,
+        happenings: Happenings | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(observed, clock)
@@ -233,10 +235,11 @@ class PushWorld(Receivers):
             observed,
             self.poster,
             self.secrets,
-            self.happenings,
+            happenings or self.happenings,
             clock,
             self.metrics,
             WebhookSettings(**({"idle_s": NEVER_S, "pace_s": 0.0} | settings)),
+            lanes,
             jitter=jitter,
         )
 

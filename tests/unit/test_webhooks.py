@@ -27,7 +27,7 @@ from hydrasms_core.webhooks.delivery import (
 )
 from hydrasms_core.webhooks.delivery_store import Due, Target, Text
 from hydrasms_core.webhooks.model import DeliveryStatus, DeliveryType, check_auth, check_overlap, check_url
-from hydrasms_core.webhooks.posts import post_of
+from hydrasms_core.webhooks.posts import masked, post_of
 from hydrasms_core.webhooks.sealed import EndpointSecrets
 from hydrasms_core.webhooks.sharing import Queue, share_out
 from hydrasms_core.webhooks.signing import make_auth, make_signing_secret, signed_headers
@@ -220,6 +220,27 @@ def test_a_test_has_the_shape_of_what_the_endpoint_gets_otherwise(secrets):
         "timestamp": f"{created:%Y-%m-%dT%H:%M:%S}.000Z",
         "data": {},
     }
+
+
+@pytest.mark.parametrize(
+    ("word", "sent_back", "kept"),
+    [
+        ("open sesame", b"got open sesame, open sesame!", b"got ***, ***!"),
+        ('say "é"', orjson.dumps({"auth": 'say "é"'}), b'{"auth":"***"}'),
+        ('say "é"', rb'{"auth": "say \"\u00e9\""}', b'{"auth": "***"}'),
+        ("open sesame", b"cut off: open ses", b"cut off: ***"),
+        ("open sesame", b"as we open", b"as we ***"),
+        ("open sesame", b"no", b"no"),
+        ("o", b"ok", b"***k"),
+    ],
+)
+def test_a_word_that_a_receiver_sends_back_is_not_kept(word, sent_back, kept):
+    assert masked(answered(200, sent_back), Secret(word)) == answered(200, kept)
+
+
+def test_an_answer_is_kept_as_it_is_where_no_word_was_sent_or_none_came():
+    assert masked(answered(200, b"open sesame"), None) == answered(200, b"open sesame")
+    assert masked(NO_ANSWER, Secret("open sesame")) == NO_ANSWER
 
 
 # ---- the schedule --------------------------------------------------------------------------------------------

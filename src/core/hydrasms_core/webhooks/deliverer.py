@@ -22,7 +22,7 @@ from hydrasms_core.settings import WebhookSettings
 from hydrasms_core.webhooks.handover import Claim, Ended, Handover, Held, Settled
 from hydrasms_core.webhooks.model import DeliveryStatus
 from hydrasms_core.webhooks.ports import Answered, Poster, Refusal, Unanswered
-from hydrasms_core.webhooks.posts import post_of
+from hydrasms_core.webhooks.posts import masked, post_of
 from hydrasms_core.webhooks.sealed import EndpointSecrets
 from hydrasms_core.webhooks.sharing import Queue, share_out
 
@@ -283,7 +283,7 @@ class Deliverer:
         began = self._clock.monotonic()
         try:
             post = post_of(held.due, held.target, self._secrets, at_ms=at_ms)
-            return await self._poster.post(post.url, post.headers, post.body)
+            return masked(await self._poster.post(post.url, post.headers, post.body), post.auth)
         except Unsealable:
             log.error("webhook_secret_unreadable", endpoint_id=held.due.endpoint_id)
             failure = "The webhook's secrets cannot be read. Set its URL and secrets anew."

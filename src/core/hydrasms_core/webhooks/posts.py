@@ -1,5 +1,6 @@
 """What is posted: the body and the headers of one attempt."""
 
+import json
 from typing import NamedTuple
 
 import orjson
@@ -8,6 +9,7 @@ from hydrasms_base.clock import iso_millis
 from hydrasms_base.secret import Secret
 from hydrasms_core.webhooks.delivery_store import Due, Target
 from hydrasms_core.webhooks.model import DeliveryType
+from hydrasms_core.webhooks.ports import Answered, Unanswered
 from hydrasms_core.webhooks.sealed import EndpointSecrets
 from hydrasms_core.webhooks.signing import signed_headers
 
@@ -16,12 +18,19 @@ TEST_SENDER = "+447700900000"
 TEST_CONTENT = "This is a test of your webhook."
 
 
+_MASK = b"***"
+# A shorter end of an answer may as well be the receiver's own words.
+_LEAST_OF_A_WORD = 4
+
+
 class Post(NamedTuple):
     """One request, ready to be sent."""
 
     url: str
     headers: dict[str, str]
     body: bytes
+    auth: Secret | None
+    """The word that the body carries as "auth", if any."""
 
 
 def post_of(due: Due, target: Target, secrets: EndpointSecrets, *, at_ms: int) -> Post:
@@ -29,20 +38,43 @@ def post_of(due: Due, target: Target, secrets: EndpointSecrets, *, at_ms: int) -
 
     A text has the four members of the public contract and no others; what is new stands in the headers.
     """
-    body = _body(due, target, secrets)
+    auth = None
+    if due.type is not DeliveryType.MESSAGE_STATUS and target.auth_sealed:
+        auth = secrets.auth(due.endpoint_id, target.auth_sealed)
+    body = _body(due, target, auth)
     signing = [secrets.signing(due.endpoint_id, target.signing_sealed)]
     if target.previous_until_ms is not None and at_ms < target.previous_until_ms:
         signing.append(secrets.signing(due.endpoint_id, target.previous_sealed))
-    return Post(target.url, signed_headers(signing, due.id, body, at_ms=at_ms), body)
+    return Post(target.url, signed_headers(signing, due.id, body, at_ms=at_ms), body, auth)
 
 
-def _body(due: Due, target: Target, secrets: EndpointSecrets) -> bytes:
+def masked(answer: Answered | Unanswered, auth: Secret | None) -> Answered | Unanswered:
+    """Return an answer without the word that was posted, which a receiver may send back: answers are kept as they are
+    read, and the word is not.
+
+    It is found as it was sent, and as JSON may have it instead; also a part of it where the answer was cut off.
+    """
+    if auth is None or isinstance(answer, Unanswered):
+        return answer
+    word, body = auth.reveal(), answer.body
+    forms = {word.encode(), orjson.dumps(word)[1:-1], json.dumps(word)[1:-1].encode()}
+    # The longest first, for another may be a part of it.
+    for form in sorted(forms, key=len, reverse=True):
+        body = body.replace(form, _MASK)
+        cut = next(
+            (size for size in range(len(form) - 1, _LEAST_OF_A_WORD - 1, -1) if body.endswith(form[:size])), 0
+        )
+        if cut:
+            body = body[:-cut] + _MASK
+    return answer._replace(body=body)
+
+
+def _body(due: Due, target: Target, auth: Secret | None) -> bytes:
     if due.type is DeliveryType.MESSAGE_STATUS:
         return due.payload.encode()
-    if target.auth_sealed == "":
+    if auth is None:
         event = {"type": "webhook.test", "timestamp": iso_millis(due.created_at_ms), "data": {}}
         return orjson.dumps(event)
-    auth = secrets.auth(due.endpoint_id, target.auth_sealed)
     if due.text is None:
         return _text(TEST_SENDER, auth, target.shortcode, TEST_CONTENT)
     return _text(due.text.sender, auth, due.text.shortcode, due.text.content)
