@@ -1,7 +1,9 @@
 """Whatever a receiver does, an attempt ends in its time, keeps little, and says in plain words what happened."""
 
 import asyncio
+import contextlib
 import gzip
+import socket
 import ssl
 import time
 import tracemalloc
@@ -101,6 +103,33 @@ async def test_interim_answers_that_never_end_are_no_answer(connect):
     handle, _ = endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
     async with receiving(handle) as receiver:
         assert (await timed(connect(), receiver.url)).refusal is Refusal.TIMEOUT
+
+
+async def test_whoever_sends_without_end_keeps_the_loop_from_others_for_a_moment_alone(connect):
+    longest_s = 0.0
+
+    async def watch():
+        nonlocal longest_s
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0)
+            longest_s = max(longest_s, time.monotonic() - began)
+
+    def send(listening):
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            while True:
+                connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 5_000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        # On a thread, for on this loop it could send no faster than it is read.
+        sending = asyncio.create_task(asyncio.to_thread(send, listening))
+        watching = asyncio.create_task(watch())
+        await timed(connect(), f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        await asyncio.sleep(0)
+        watching.cancel()
+        await sending
+    assert longest_s < SMALL_BUDGET_S
 
 
 async def test_a_receiver_that_never_speaks_tls_is_left_when_the_time_is_up(connect):

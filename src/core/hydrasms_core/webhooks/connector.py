@@ -24,6 +24,9 @@ _MOST_ADDRESSES = 4
 _MAX_LINE_BYTES = 8_190
 _MAX_HEADERS = 64
 _READ_BYTES = 4_096
+_RECEIVED_BYTES = 16_384
+"""How much the system receives ahead. It is all that is read at once, so that whoever sends without end, such as
+interim answers by the million, keeps the loop from others for a moment alone."""
 _KEEP_ALIVE_S = 30.0
 _HEADERS = {"User-Agent": "hydrasms-webhooks", "Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -148,7 +151,9 @@ class Connector:
         self._guard.require(host, port)
         with contextlib.suppress(LookupError):
             _attempt.get().connected = True
-        return socket.socket(family, kind, protocol)
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVED_BYTES)
+        return made
 
 
 class _CheckedNames(AbstractResolver):
