@@ -15,6 +15,8 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
     plain = {"asyncio": asyncio.new_event_loop}
     if item.path.name in ("test_webhook_receivers.py", "test_webhook_targets.py"):
         return {**plain, "uvloop": uvloop.new_event_loop}
+    if item.path.name == "test_noisy_neighbours.py":
+        return {"uvloop": uvloop.new_event_loop}
     return plain
 
 

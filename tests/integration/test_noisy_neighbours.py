@@ -36,6 +36,7 @@ SMALL_BUDGET_S = 3.0
 # What two busy cores may add to a time that is measured.
 SLACK_S = 1.0
 IN_FLIGHT = 40
+HOLDING = ("tarpit", "tarpit of a head", "black hole")
 
 
 class TimedPoster:
@@ -93,10 +94,12 @@ def hostile_handlers():
 class Street:
     """All receivers, their endpoints, and when pushes to the healthy ones were queued and arrived."""
 
-    def __init__(self, world, hostile, healthy):
+    def __init__(self, world, hostile, holding, healthy):
         self.world = world
         self.hostile = hostile
         """URLs by endpoint."""
+        self.holding = holding
+        """URLs of those that hold each attempt for as long as it lasts."""
         self._healthy = healthy
         """When pushes arrived, by endpoint."""
         self._queued = []
@@ -136,16 +139,19 @@ async def street(observed, budget_s, **settings):
             return endpoint_id, receiver.url
 
         hostile = {}
-        for handler in hostile_handlers().values():
+        holding = []
+        for name, handler in hostile_handlers().items():
             endpoint_id, url = await endpoint(handler)
             hostile[endpoint_id] = url
+            if name in HOLDING:
+                holding.append(url)
         healthy = {}
         for _ in range(HEALTHY):
             arrived: list[float] = []
             endpoint_id, _ = await endpoint(recording(arrived))
             healthy[endpoint_id] = arrived
         try:
-            yield Street(world, hostile, healthy)
+            yield Street(world, hostile, holding, healthy)
         finally:
             await poster.close()
             await eventually(lambda: not any(each.open for each in receivers), what="the connections' ends")
@@ -207,7 +213,7 @@ async def test_without_a_limit_to_each_receiver_the_healthy_would_wait(observed,
     async with street(observed, BUDGET_S, **limits) as there, there.world.killed():
         await there.wave()
         under_way = there.world.poster.under_way
-        await eventually(lambda: sum(under_way[url] for url in there.hostile.values()) == IN_FLIGHT)
+        await eventually(lambda: sum(under_way[url] for url in there.holding) == IN_FLIGHT)
         await there.wave()
         with contextlib.suppress(AssertionError):
             await eventually(lambda: there.delays_s()[-1] < math.inf, within_s=1.5 * P99_S)
