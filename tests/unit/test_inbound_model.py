@@ -56,6 +56,11 @@ def test_halves_of_surrogate_pairs_are_replaced(halves):
     assert set(arrival(f"order {halves}").content) == {"\ufffd"}
 
 
+def test_what_nobody_sees_hides_no_shortcode():
+    came = arrival("or\0der\0 two\0")
+    assert (came.word, came.content) == ("order", "two\ufffd")
+
+
 def test_a_text_has_an_end():
     assert arrival("x" * MAX_TEXT_CHARACTERS).text
     with pytest.raises(Exception, match=r"10,000"):

@@ -62,4 +62,9 @@ _ASKS = (
 
 def asked(word: str) -> Ask | None:
     """Return what a text asks for whose first word, folded, is this; None where it is an ordinary text."""
-    return _ASKS.get("".join(filter(str.isalnum, word)))
+    return _ASKS.get(bare(word))
+
+
+def bare(word: str) -> str:
+    """Return a folded word without its punctuation, as `Stop!` and `opt-out` are recognised by."""
+    return "".join(filter(str.isalnum, word))

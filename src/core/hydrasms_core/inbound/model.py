@@ -5,7 +5,7 @@ import re
 from typing import NamedTuple
 
 from hydrasms_core.carriers.base import InboundText
-from hydrasms_core.consent.words import Ask, asked
+from hydrasms_core.consent.words import Ask, asked, bare
 from hydrasms_core.errors import InvalidArgument
 from hydrasms_core.messaging.model import InboundMessage
 from hydrasms_core.messaging.numbering import parse_recipient
@@ -82,20 +82,20 @@ def checked(text: InboundText, message_id: str, *, now_ms: int) -> Arrival:
         raise InvalidArgument(
             f"text has {len(text.content)} characters; {MAX_TEXT_CHARACTERS:,} are the most.", field="text"
         )
-    sender, whole = storable(text.sender), storable(text.content)
-    word, content = first_word(whole)
+    # Folded as it came: what is invisible to whoever types it hides no shortcode.
+    word, content = first_word(text.content)
     ask = asked(word)
     if ask is not None:
-        word = "".join(filter(str.isalnum, word))
+        word = bare(word)
     return Arrival(
         id=message_id,
         carrier=text.carrier,
         reference=storable(text.reference) or message_id,
-        sender=sender,
-        number=number_of(sender),
-        text=whole,
-        word=word,
-        content=content,
+        sender=storable(text.sender),
+        number=number_of(storable(text.sender)),
+        text=storable(text.content),
+        word=storable(word),
+        content=storable(content),
         ask=ask,
         received_at_ms=text.received_at_ms if 0 < text.received_at_ms < now_ms else now_ms,
         taken_at_ms=now_ms,

@@ -5,7 +5,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from hydrasms_base.secret import Secret
-from hydrasms_core.consent.words import RESERVED, asked
+from hydrasms_core.consent.words import RESERVED, asked, bare
 from hydrasms_core.errors import InvalidArgument, ShortcodeReserved
 from hydrasms_core.shortcodes.folding import first_word, fold
 from hydrasms_core.shortcodes.ports import Hook, MadeSecrets
@@ -159,7 +159,7 @@ def routing_before_lookup(text: str) -> Routing:
     if not word:
         return Routing(RoutingReason.NO_WORD, word, content)
     if asked(word) is not None:
-        return Routing(RoutingReason.RESERVED_WORD, word, content)
+        return Routing(RoutingReason.RESERVED_WORD, bare(word), content)
     return Routing(RoutingReason.UNKNOWN_SHORTCODE, word, content)
 
 
