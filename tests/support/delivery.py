@@ -141,9 +141,9 @@ class ObservedDatabase:
     async def close(self) -> None:
         await self._database.close()
 
-    async def until(self, holds: Callable[[], Awaitable[Any]]) -> None:
+    async def until(self, holds: Callable[[], Awaitable[Any]], *, bound_s: float = BOUND_S) -> None:
         """Wait until something holds, looking again after every write; fails after a bound."""
-        async with asyncio.timeout(BOUND_S):
+        async with asyncio.timeout(bound_s):
             while True:
                 self._written.clear()
                 if await holds():

@@ -271,9 +271,9 @@ class PushWorld(Receivers):
         self.deliverer.wake()
         return ids
 
-    async def until(self, holds: Callable[[], Awaitable[Any]]) -> None:
+    async def until(self, holds: Callable[[], Awaitable[Any]], *, bound_s: float = BOUND_S) -> None:
         """Wait until something holds, looking again after every write; fails after a bound."""
-        await self.observed.until(holds)
+        await self.observed.until(holds, bound_s=bound_s)
 
     async def until_statuses(self, **expected: int) -> None:
         """Wait until the account has so many deliveries of these statuses and none of others."""
@@ -292,7 +292,7 @@ class PushWorld(Receivers):
         query = sa.select(sa.func.min(webhook_outbox.c.due_at_ms))
         return (await self.database.read(lambda tx: tx.execute(query))).scalar_one()
 
-    async def until_nothing_is_due(self) -> None:
+    async def until_nothing_is_due(self, *, bound_s: float = BOUND_S) -> None:
         """Wait until all that is queued is due later and held by nobody."""
         columns = webhook_outbox.c
         query = sa.select(sa.func.count()).where(
@@ -302,7 +302,7 @@ class PushWorld(Receivers):
         async def holds() -> bool:
             return (await self.database.read(lambda tx: tx.execute(query))).scalar_one() == 0
 
-        await self.until(holds)
+        await self.until(holds, bound_s=bound_s)
 
     async def pass_until_next(self) -> None:
         """Let time pass until something is due, and have the deliverer do all that is due then."""
