@@ -69,7 +69,8 @@ class Bringing:
         request = pb.ReceiveInboundRequest(
             carrier="simulator",
             carrier_message_id=f"text-{number}",
-            sender=f"+4477010{number:05}",
+            # No number of a simulated phone that texts back.
+            sender=f"+447{number:05}1234",
             text=f"{WORDS[number % 2]} {number}",
         )
         while True:
