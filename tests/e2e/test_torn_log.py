@@ -93,7 +93,8 @@ def serve_without_pages(scene: Scene, tmp_path: Path, note, *, pages: list[int])
     found: Counter[str] = Counter()
     for page in pages:
         folder = scene.files.page_zeroed(page).lay_out(tmp_path / f"page-{page}")
-        shutil.copy(scene.data_dir / "service.token", folder)
+        for secret in ("service.token", "sealing.key"):
+            shutil.copy(scene.data_dir / secret, folder)
         found[serve_damaged(scene, folder)] += 1
     note(f"{len(pages)} databases that lack a page: {dict(found.most_common())}")
 
