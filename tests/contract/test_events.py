@@ -16,12 +16,12 @@ from hydrasms_core.events.model import KEPT_MS, EventQuery, EventType, Place, cu
 from hydrasms_core.events.recording import RecordedHappenings
 from hydrasms_core.events.service import Events
 from hydrasms_core.events.tables import events
-from hydrasms_core.messaging import store as messaging_store
 from hydrasms_core.messaging.model import InboundMessage
 from hydrasms_core.messaging.ports import Happening
 from tests.support import databases
 from tests.support.databases import ON_POSTGRES
 from tests.support.delivery import rows_of
+from tests.support.inbound_rows import insert_inbound
 from tests.support.messaging import FakeSendingAccounts
 from tests.support.waiting import BOUND_S, eventually
 
@@ -170,7 +170,7 @@ async def test_an_event_tells_what_was_recorded(book):
 
 async def test_a_text_is_told_as_it_is_when_the_event_is_read(book):
     text = InboundMessage(new_id(), ALICE, "+447700900000", "order", "large pepperoni", 200, NOW_MS)
-    await book.database.write(lambda tx: messaging_store.insert_inbound(tx, text))
+    await book.database.write(lambda tx: insert_inbound(tx, text))
     gone = new_id()
     await book.record(text.id, gone, kind=EventType.INBOUND_RECEIVED)
     await book.record(text.id, kind=EventType.RECIPIENT_OPTED_OUT)
@@ -188,7 +188,7 @@ async def test_a_page_of_long_texts_is_shorter_and_misses_none(book):
 
     async def store_all(tx):
         for text in texts:
-            await messaging_store.insert_inbound(tx, text)
+            await insert_inbound(tx, text)
 
     await book.database.write(store_all)
     await book.record(*[text.id for text in texts], kind=EventType.INBOUND_RECEIVED)

@@ -7,6 +7,7 @@ import pytest
 from hydrasms_app.problems import Problem
 from hydrasms_app.sealing import sealer_of
 from hydrasms_app.settings import Settings
+from hydrasms_base.secret import make_secret
 
 
 async def test_the_first_process_makes_the_key_and_the_next_takes_it(database, tmp_path):
@@ -19,8 +20,17 @@ async def test_the_first_process_makes_the_key_and_the_next_takes_it(database, t
 
 async def test_another_key_is_refused_with_what_to_do(database, tmp_path):
     await sealer_of(Settings(data_dir=tmp_path / "one"), database)
-    with pytest.raises(Problem, match=r"copy sealing\.key"):
+    make_secret(tmp_path / "sealing.key")
+    with pytest.raises(Problem, match=r"is not the one .*: copy sealing\.key"):
+        await sealer_of(Settings(data_dir=tmp_path), database)
+
+
+async def test_a_database_that_has_a_key_is_given_no_other(database, tmp_path):
+    await sealer_of(Settings(data_dir=tmp_path / "one"), database)
+    with pytest.raises(Problem, match=r"there is no sealing key .*: copy sealing\.key"):
         await sealer_of(Settings(data_dir=tmp_path / "two"), database)
+    # Nothing is left there that could be taken for the key.
+    assert not (tmp_path / "two" / "sealing.key").exists()
 
 
 async def test_a_key_file_that_is_empty_is_refused(database, tmp_path):

@@ -3,7 +3,6 @@
 import queue
 import random
 import threading
-import time
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -79,8 +78,6 @@ class Bringing:
             except grpc.RpcError:
                 with self._lock:
                     self.unanswered += 1
-                # A carrier waits a little before it brings a text again.
-                time.sleep(0.02)
             else:
                 with self._lock:
                     self.acknowledged[number].append(reply.message.id)

@@ -31,8 +31,8 @@ from hydrasms_app.compose.listeners import Listener, TcpListener, UnixListener
 from hydrasms_app.settings import Settings
 from hydrasms_base.ids import new_id
 from hydrasms_base.keys import digest_key
-from hydrasms_core.messaging import store
 from hydrasms_core.messaging.model import InboundMessage
+from tests.support.inbound_rows import insert_inbound
 from tests.support.transports import channels_to, core_identity
 from tests.support.waiting import eventually
 
@@ -239,7 +239,7 @@ class Product:
     ) -> InboundMessage:
         """Store a message from a phone, as receiving one will."""
         inbound = InboundMessage(new_id(), account_id, sender, shortcode, content, webhook_status, at_ms)
-        await self.database.write(lambda tx: store.insert_inbound(tx, inbound))
+        await self.database.write(lambda tx: insert_inbound(tx, inbound))
         return inbound
 
 

@@ -16,7 +16,6 @@ from hydrasms_base.secret import Secret
 from hydrasms_core.db.transaction import Database, Transaction
 from hydrasms_core.errors import NotFound
 from hydrasms_core.inbound.ports import Push
-from hydrasms_core.messaging import store as messaging_store
 from hydrasms_core.messaging.model import InboundMessage
 from hydrasms_core.messaging.ports import Happening, Happenings, Lanes
 from hydrasms_core.messaging.tables import inbound_messages
@@ -32,6 +31,7 @@ from hydrasms_core.webhooks.sealed import EndpointSecrets
 from hydrasms_core.webhooks.service import Webhooks
 from hydrasms_core.webhooks.tables import webhook_deliveries, webhook_outbox
 from tests.support.delivery import ACCOUNT, BOUND_S, ObservedDatabase, rows_of
+from tests.support.inbound_rows import insert_inbound
 
 URL = "https://receiver.example/hook"
 OTHER_ACCOUNT = "018f0000-0000-7000-8000-000000000002"
@@ -173,7 +173,7 @@ class Receivers:
 
         async def work(tx: Transaction) -> None:
             for text in texts:
-                await messaging_store.insert_inbound(tx, text)
+                await insert_inbound(tx, text)
             pushes = [
                 Push(account_id, endpoint_id, text.id)
                 for endpoint_id, text in zip(endpoint_ids, texts, strict=True)

@@ -2,7 +2,7 @@
 
 from hydrasms.messaging.v1 import event_pb2, message_pb2, messaging_service_pb2
 from hydrasms_core.events.model import Event, EventPage, EventQuery, EventType, cursor
-from hydrasms_core.messaging.model import InboundMessage
+from hydrasms_core.messaging.wire import inbound_message
 from hydrasms_core.rpc.wire import timestamp
 
 _TYPES = {kind: event_pb2.EventType.Value(f"EVENT_TYPE_{kind.name}") for kind in EventType}
@@ -29,7 +29,7 @@ def _event(event: Event) -> event_pb2.Event:
     )
     detail = event.detail
     if event.inbound is not None:
-        packed.inbound_message.CopyFrom(_inbound(event.inbound))
+        packed.inbound_message.CopyFrom(inbound_message(event.inbound))
     elif event.type is EventType.MESSAGE_STATUS_CHANGED:
         packed.message_status.message_id = event.subject_id
         packed.message_status.status = message_pb2.MessageStatus.Value(
@@ -43,15 +43,3 @@ def _event(event: Event) -> event_pb2.Event:
     elif event.type in (EventType.SHORTCODE_DEACTIVATED, EventType.SHORTCODE_REACTIVATED):
         packed.shortcode = event.subject_id
     return packed
-
-
-def _inbound(value: InboundMessage) -> message_pb2.InboundMessage:
-    return message_pb2.InboundMessage(
-        id=value.id,
-        account_id=value.account_id,
-        sender=value.sender,
-        shortcode=value.shortcode,
-        content=value.content,
-        webhook_status=value.webhook_status,
-        created_at=timestamp(value.created_at_ms),
-    )

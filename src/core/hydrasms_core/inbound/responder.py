@@ -1,7 +1,6 @@
 """The responder: hands automatic replies to carriers."""
 
 import asyncio
-import contextlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ from hydrasms_base.log import get_logger
 from hydrasms_base.metrics import Metrics
 from hydrasms_core.carriers.base import Answer, AnswerLost, Carrier, Submission, Submitted
 from hydrasms_core.carriers.registry import Carriers
-from hydrasms_core.db.transaction import Database, Transaction, Work
-from hydrasms_core.errors import StoreUnavailable
+from hydrasms_core.db.transaction import Database, Transaction
 from hydrasms_core.inbound import replies_store as store
 from hydrasms_core.inbound.replies_store import DueReply
 from hydrasms_core.inbound.responding import ReplyStatus, may_go, when_answered
@@ -22,11 +20,8 @@ from hydrasms_core.messaging.delivery import MAX_BACK_OFF_MS
 from hydrasms_core.messaging.receipts import apply_parked
 from hydrasms_core.messaging.text import measure
 from hydrasms_core.settings import ReplySettings
+from hydrasms_core.work_loop import FRUITLESS_S, WorkLoop
 
-_FIRST_BACK_OFF_S = 0.1
-_MAX_BACK_OFF_S = 2.0
-# Where something is due and nothing could be taken, somebody else is at it: look again after this long.
-_FRUITLESS_S = 1.0
 _CLOCKS_DIFFER_MS = 60_000
 _NOBODY = ""
 
@@ -61,17 +56,14 @@ class Responder:
         self._carriers = carriers
         self._clock = clock
         self._settings = settings or ReplySettings()
-        self._wakened = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self._ended = asyncio.Event()
-        self._ended.set()
+        self._loop = WorkLoop("responder", pace_s=self._settings.pace_s)
         self._settled = metrics.counter(
             "replies", "Automatic replies, by what came of handing them to a carrier.", ("status",)
         )
 
     def wake(self) -> None:
         """Say that there may be a reply to hand on. Call it on the loop's thread, after the commit."""
-        self._wakened.set()
+        self._loop.wake()
 
     async def release_claims(self) -> None:
         """Let go of what a dead predecessor had claimed. Only for whoever owns the database alone, before `run`."""
@@ -80,31 +72,15 @@ class Responder:
 
     async def run(self) -> None:
         """Work until `stop`; a store that is gone for now is waited for."""
-        self._ended.clear()
-        back_off_s = _FIRST_BACK_OFF_S
-        try:
-            while not self._stopping.is_set():
-                self._wakened.clear()
-                try:
-                    rest_s = await self._turn()
-                except StoreUnavailable:
-                    log.warning("replies_postponed", retry_s=back_off_s)
-                    await self._pause(back_off_s, self._stopping)
-                    back_off_s = min(back_off_s * 2, _MAX_BACK_OFF_S)
-                else:
-                    back_off_s = _FIRST_BACK_OFF_S
-                    await self._rest(rest_s)
-        finally:
-            self._ended.set()
+        await self._loop.run(self._turn)
 
     async def stop(self) -> None:
         """Take nothing more, and wait until the batch in flight is settled."""
-        self._stopping.set()
-        self.wake()
-        await self._ended.wait()
+        await self._loop.stop()
 
-    async def _turn(self) -> float:
+    async def _turn(self, _: asyncio.TaskGroup) -> float:
         """Hand on what is due, and return how long there is nothing to do, in seconds."""
+        self._loop.look()
         next_ms = await self._database.read(store.next_due)
         wait_s = self._settings.idle_s if next_ms is None else (next_ms - self._clock.now_ms()) / 1000
         if next_ms is None or 0 < wait_s <= self._longest_wait_s:
@@ -113,7 +89,7 @@ class Responder:
         self._settled.labels(ReplyStatus.FAILED.value).inc(claim.given_up)
         for name, batch in claim.batches.items():
             await self._hand_over(claim, self._carriers.named(name), batch)
-        return 0.0 if claim.batches or claim.given_up else _FRUITLESS_S
+        return 0.0 if claim.batches or claim.given_up else FRUITLESS_S
 
     @property
     def _longest_wait_s(self) -> float:
@@ -158,23 +134,11 @@ class Responder:
         async def work(tx: Transaction) -> list[ReplyStatus]:
             return await self._settle(tx, claim.id, carrier.name, batch, answers)
 
-        # For as long as it takes: the answers are all that is known of what the carrier has.
-        for status in await self._kept_trying(work, carrier, batch):
+        settled = await self._loop.settle(
+            lambda: self._database.write(work), carrier=carrier.name, replies=len(batch)
+        )
+        for status in settled or ():
             self._settled.labels(status.value).inc()
-
-    async def _kept_trying(
-        self, work: Work[list[ReplyStatus]], carrier: Carrier, batch: Sequence[DueReply]
-    ) -> list[ReplyStatus]:
-        back_off_s = _FIRST_BACK_OFF_S
-        while True:
-            try:
-                return await self._database.write(work)
-            except StoreUnavailable:
-                if self._stopping.is_set():
-                    log.error("replies_abandoned", carrier=carrier.name, replies=len(batch))
-                    return []
-            await self._pause(back_off_s, self._stopping)
-            back_off_s = min(back_off_s * 2, _MAX_BACK_OFF_S)
 
     async def _answers(self, carrier: Carrier, batch: Sequence[DueReply]) -> Sequence[Answer]:
         """Hand replies to a carrier. One that takes longer than the lease has them perhaps, or not."""
@@ -230,18 +194,6 @@ class Responder:
             await delivery_store.add_references(tx, carrier, taken, lane=0)
             await apply_parked(tx, carrier, [reference for _, _, reference in taken], at_ms=now_ms)
         return [change.status for reply_id, change in changes if reply_id in held]
-
-    async def _rest(self, seconds: float) -> None:
-        """Wait for a call or for the time to pass, but a moment at least: under load calls come all the time."""
-        if seconds > 0:
-            await self._pause(self._settings.pace_s, self._stopping)
-            await self._pause(seconds, self._wakened)
-
-    async def _pause(self, seconds: float, until: asyncio.Event) -> None:
-        if seconds > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await until.wait()
 
 
 def _begun(reply: DueReply) -> DueReply:

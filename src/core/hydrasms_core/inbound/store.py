@@ -15,6 +15,7 @@ from hydrasms_core.inbound.model import Outcome
 from hydrasms_core.inbound.replies import Reply
 from hydrasms_core.inbound.tables import inbound_references, replies
 from hydrasms_core.messaging.model import InboundMessage
+from hydrasms_core.messaging.store import INBOUND
 from hydrasms_core.messaging.tables import inbound_messages
 
 _PURGE_AT_ONCE = 1_000
@@ -141,15 +142,7 @@ async def find_message(tx: Transaction, account_id: str, message_id: str) -> Inb
     """Return one text of an account, or of nobody where `account_id` is empty; None where there is none."""
     columns = inbound_messages.c
     found = await tx.execute(
-        sa.select(
-            columns.id,
-            columns.account_id,
-            columns.sender,
-            columns.shortcode,
-            columns.content,
-            columns.webhook_status,
-            columns.created_at_ms,
-        ).where(columns.account_id == account_id, columns.id == message_id)
+        sa.select(*INBOUND).where(columns.account_id == account_id, columns.id == message_id)
     )
     row = found.one_or_none()
     return None if row is None else InboundMessage(*tuple(row))

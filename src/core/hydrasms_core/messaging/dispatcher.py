@@ -16,14 +16,10 @@ from hydrasms_core.messaging.clock_jumps import ClockJumps
 from hydrasms_core.messaging.handover import Batch, Claim, Handover, Settlement
 from hydrasms_core.messaging.ports import Consent, Credits, Happenings
 from hydrasms_core.settings import DeliverySettings
+from hydrasms_core.work_loop import FRUITLESS_S, WorkLoop
 
-_FIRST_BACK_OFF_S = 0.1
-_MAX_BACK_OFF_S = 2.0
-# Where something is due and nothing could be claimed, somebody else is at it: look again after this long.
-_FRUITLESS_S = 1.0
 # A claim is renewed so many times a lease, so that one renewal may fail.
 _RENEWALS = 3
-_TRIES_AFTER_STOP = 3
 
 log = get_logger(__name__)
 
@@ -59,10 +55,7 @@ class Dispatcher:
         # The first may have come while nobody was there to notice.
         self._jumped = 1
         self._brought_forward = 0
-        self._wakened = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self._ended = asyncio.Event()
-        self._ended.set()
+        self._loop = WorkLoop("dispatcher", pace_s=self._settings.pace_s)
         self._submitted = metrics.counter("submissions", "Messages handed to a carrier.", ("carrier",))
         self._settled = metrics.counter(
             "settlements",
@@ -75,7 +68,7 @@ class Dispatcher:
 
     def wake(self) -> None:
         """Say that there may be something to hand on. Call it on the loop's thread, after the commit."""
-        self._wakened.set()
+        self._loop.wake()
 
     async def release_claims(self) -> None:
         """Let go of what a dead predecessor had claimed, so that nobody waits for its leases to run out.
@@ -92,38 +85,20 @@ class Dispatcher:
         A store that is gone for now is waited for. Whatever else goes wrong is a fault of ours, ends the work
         and is raised.
         """
-        self._ended.clear()
-        back_off_s = _FIRST_BACK_OFF_S
-        try:
-            async with asyncio.TaskGroup() as batches:
-                while not self._stopping.is_set():
-                    try:
-                        rest_s = await self._turn(batches)
-                    except StoreUnavailable:
-                        log.warning("dispatch_postponed", retry_s=back_off_s)
-                        await self._pause(back_off_s)
-                        back_off_s = min(back_off_s * 2, _MAX_BACK_OFF_S)
-                    else:
-                        back_off_s = _FIRST_BACK_OFF_S
-                        await self._rest(rest_s)
-        finally:
-            self._ended.set()
+        await self._loop.run(self._turn)
 
     async def stop(self) -> None:
         """Claim no more, and return when the batches that carriers have are settled."""
-        self._stopping.set()
-        self._wakened.set()
-        await self._ended.wait()
+        await self._loop.stop()
 
     async def _turn(self, batches: asyncio.TaskGroup) -> float:
         """Send one claim on its way and return how long to rest, in seconds; 0 where more is due already."""
         await self._slots.acquire()
         claimed = False
         try:
-            if self._stopping.is_set():
+            if self._loop.is_stopping:
                 return 0.0
-            # Whoever calls from here on has not been seen by this claim.
-            self._wakened.clear()
+            self._loop.look()
             # As of now: the transaction may run on another thread.
             living, jumped = frozenset(self._living), self._jumped
             claim = await self._claimed(living, jumped)
@@ -184,23 +159,8 @@ class Dispatcher:
         for next_ms in (claim.next_submit_ms, claim.next_receipt_ms):
             if next_ms is not None:
                 fruitless = next_ms <= claim.at_ms and not claim.due
-                rest_s = min(rest_s, _FRUITLESS_S if fruitless else max(next_ms - now_ms, 1) / 1000)
+                rest_s = min(rest_s, FRUITLESS_S if fruitless else max(next_ms - now_ms, 1) / 1000)
         return rest_s
-
-    async def _rest(self, seconds: float) -> None:
-        """Wait for a call or for the time to pass, but a moment at least, in which the next batch gathers."""
-        if seconds <= 0 or self._stopping.is_set():
-            return
-        await self._pause(self._settings.pace_s)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._wakened.wait()
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, unless it is time to stop."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
 
     async def _deliver(self, claim: Claim) -> None:
         """See one claim through: to its carriers, and their answers to the store.
@@ -253,19 +213,10 @@ class Dispatcher:
         async def work(tx: Transaction) -> Settlement:
             return await self._handover.settle(tx, claim.id, carrier.name, batch, answers)
 
-        back_off_s, tries_left = _FIRST_BACK_OFF_S, _TRIES_AFTER_STOP
-        while True:
-            try:
-                return await self._database.write(work)
-            except StoreUnavailable:
-                tries_left -= self._stopping.is_set()
-                if not tries_left:
-                    # The claim stands: whoever comes next finds that nobody knows what the carrier has.
-                    log.error("settling_abandoned", carrier=carrier.name, messages=len(batch.held))
-                    return Settlement({}, 0, again=False)
-                log.warning("settling_postponed", carrier=carrier.name, messages=len(batch.held))
-            await asyncio.sleep(back_off_s)
-            back_off_s = min(back_off_s * 2, _MAX_BACK_OFF_S)
+        settled = await self._loop.settle(
+            lambda: self._database.write(work), carrier=carrier.name, messages=len(batch.held)
+        )
+        return settled if settled is not None else Settlement({}, 0, again=False)
 
 
 async def _submit(carrier: Carrier, batch: Batch) -> Sequence[Answer]:

@@ -1,6 +1,7 @@
 """All SQL about sending and listing messages; what carriers do to them is in `delivery_store.py`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -40,6 +41,9 @@ _COLUMNS = (
 )
 _SELECTED = [messages.c[name] for name in _COLUMNS]
 _LIST = ", ".join(_COLUMNS)
+
+INBOUND = tuple(inbound_messages.c[field.name] for field in fields(InboundMessage))
+"""The columns of a text from a phone, in the order in which an InboundMessage takes them."""
 
 _INSERT_MESSAGES = SetStatement(
     f"INSERT INTO messages ({_LIST}) SELECT {_LIST} FROM {{rows}} WHERE true", _COLUMNS
@@ -161,33 +165,10 @@ async def find_ids(tx: Transaction, keys: Sequence[tuple[str, str]]) -> set[str]
     return {row[0] for row in await tx.execute_set(_FIND_IDS, keys)}
 
 
-async def insert_inbound(tx: Transaction, inbound: InboundMessage) -> None:
-    """Store a message from a phone."""
-    await tx.execute(
-        sa.insert(inbound_messages).values(
-            account_id=inbound.account_id,
-            id=inbound.id,
-            sender=inbound.sender,
-            shortcode=inbound.shortcode,
-            content=inbound.content,
-            webhook_status=inbound.webhook_status,
-            created_at_ms=inbound.created_at_ms,
-        )
-    )
-
-
 async def list_inbound(tx: Transaction, account_id: str, page: PageRequest) -> list[InboundMessage]:
     """Return up to one inbound message more than the page holds, newest first."""
     columns = inbound_messages.c
-    query = sa.select(
-        columns.id,
-        columns.account_id,
-        columns.sender,
-        columns.shortcode,
-        columns.content,
-        columns.webhook_status,
-        columns.created_at_ms,
-    ).where(columns.account_id == account_id)
+    query = sa.select(*INBOUND).where(columns.account_id == account_id)
     if page.before is not None:
         query = query.where(columns.id < page.before)
     found = await tx.execute(query.order_by(columns.id.desc()).limit(page.size + 1))

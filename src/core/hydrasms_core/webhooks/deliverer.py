@@ -14,7 +14,7 @@ from hydrasms_base.metrics import Metrics
 from hydrasms_base.sealing import Unsealable
 from hydrasms_core.db.group_commit import GroupCommit
 from hydrasms_core.db.transaction import Database, Transaction
-from hydrasms_core.errors import Overloaded, StoreUnavailable
+from hydrasms_core.errors import StoreUnavailable
 from hydrasms_core.messaging.clock_jumps import ClockJumps
 from hydrasms_core.messaging.lanes import OneLane
 from hydrasms_core.messaging.ports import Happenings, Lanes
@@ -25,14 +25,10 @@ from hydrasms_core.webhooks.ports import Answered, Poster, Refusal, Unanswered
 from hydrasms_core.webhooks.posts import masked, post_of
 from hydrasms_core.webhooks.sealed import EndpointSecrets
 from hydrasms_core.webhooks.sharing import Queue, share_out
+from hydrasms_core.work_loop import FRUITLESS_S, WorkLoop
 
-_FIRST_BACK_OFF_S = 0.1
-_MAX_BACK_OFF_S = 2.0
-# Where something is due and nothing could be claimed, somebody else is at it: look again after this long.
-_FRUITLESS_S = 1.0
 # A claim is renewed so many times a lease, so that one renewal may fail.
 _RENEWALS = 3
-_TRIES_AFTER_STOP = 3
 _MAX_SETTLED = 256
 
 log = get_logger(__name__)
@@ -78,10 +74,7 @@ class Deliverer:
         self._spares_until = -math.inf
         # The clock may have been set back before anybody was there to notice.
         self._behind = True
-        self._wakened = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self._ended = asyncio.Event()
-        self._ended.set()
+        self._loop = WorkLoop("deliverer", pace_s=self._settings.pace_s)
         self._attempts = metrics.counter(
             "webhook_attempts", "Attempts to push to a webhook, by how they ended.", ("outcome",)
         )
@@ -99,7 +92,7 @@ class Deliverer:
 
     def wake(self) -> None:
         """Say that there may be something to push. Call it on the loop's thread, after the commit."""
-        self._wakened.set()
+        self._loop.wake()
 
     async def release_claims(self) -> None:
         """Let go of what a dead predecessor had claimed, so that nobody waits for its leases to run out.
@@ -116,38 +109,18 @@ class Deliverer:
         A store that is gone for now is waited for. Whatever else goes wrong is a fault of ours, ends the work
         and is raised.
         """
-        self._ended.clear()
-        back_off_s = _FIRST_BACK_OFF_S
-        try:
-            async with asyncio.TaskGroup() as attempts:
-                renewing = attempts.create_task(self._keep_leases())
-                while not self._stopping.is_set():
-                    try:
-                        rest_s = await self._turn(attempts)
-                    except StoreUnavailable:
-                        log.warning("webhooks_postponed", retry_s=back_off_s)
-                        await self._pause(back_off_s)
-                        back_off_s = min(back_off_s * 2, _MAX_BACK_OFF_S)
-                    else:
-                        back_off_s = _FIRST_BACK_OFF_S
-                        await self._rest(rest_s)
-                while self._in_flight:
-                    self._wakened.clear()
-                    await self._wakened.wait()
-                renewing.cancel()
-        finally:
-            self._ended.set()
+        async with asyncio.TaskGroup() as beside:
+            renewing = beside.create_task(self._keep_leases())
+            await self._loop.run(self._turn)
+            renewing.cancel()
 
     async def stop(self) -> None:
         """Claim no more, and return when the attempts that are under way are settled."""
-        self._stopping.set()
-        self._wakened.set()
-        await self._ended.wait()
+        await self._loop.stop()
 
     async def _turn(self, attempts: asyncio.TaskGroup) -> float:
         """Begin what can be begun, and return how long to rest, in seconds, where nobody calls."""
-        # Whoever calls from here on has not been seen by this look.
-        self._wakened.clear()
+        self._loop.look()
         self._mind_the_clock()
         if self._behind:
             brought = await self._database.write(self._handover.bring_forward)
@@ -167,8 +140,11 @@ class Deliverer:
                 attempts.create_task(self._deliver(claim, held))
         rest_s = self._settings.idle_s
         if shares:
+            if not taken:
+                return min(rest_s, FRUITLESS_S)
             # What was not reached by this look, for it takes a few of each, is by the next.
-            return 0.0 if taken else min(rest_s, _FRUITLESS_S)
+            await self._loop.pause(self._settings.pace_s)
+            return 0.0
         if next_ms is not None:
             rest_s = min(rest_s, max(next_ms - self._clock.now_ms(), 1) / 1000)
         return rest_s
@@ -203,7 +179,7 @@ class Deliverer:
 
         async def work(tx: Transaction) -> Claim:
             # It may have waited long for its transaction: told to stop meanwhile, it takes nothing.
-            wanted = {} if self._stopping.is_set() else shares
+            wanted = {} if self._loop.is_stopping else shares
             # Just before the claim reads the clock.
             self._mind_the_clock()
             spare = self._clock.monotonic() < self._spares_until
@@ -225,22 +201,6 @@ class Deliverer:
             self._spares_until = self._clock.monotonic() + self._settings.lease_s
             self._behind = True
             self._hungry = True
-
-    async def _rest(self, seconds: float) -> None:
-        """Wait for a call or for the time to pass, but a moment at least, in which the next batch gathers."""
-        if self._stopping.is_set():
-            return
-        await self._pause(self._settings.pace_s)
-        if seconds > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._wakened.wait()
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, unless it is time to stop."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
 
     async def _keep_leases(self) -> None:
         """Renew the claims of what is under way, three times a lease, until cancelled."""
@@ -276,8 +236,8 @@ class Deliverer:
     def _leave_receiver(self, held: Held) -> None:
         """Let others begin in the place of an attempt."""
         self._begun.pop(held.due.id, None)
-        if self._hungry or self._stopping.is_set():
-            self._wakened.set()
+        if self._hungry:
+            self.wake()
 
     async def _post(self, held: Held, at_ms: int) -> Answered | Unanswered:
         began = self._clock.monotonic()
@@ -296,22 +256,9 @@ class Deliverer:
     async def _settle(self, ended: Ended) -> None:
         """Commit the end of an attempt, for as long as it takes: it is all that is known of what a receiver has."""
         settler = self._settlers[await self._lane_of(ended)]
-        back_off_s, tries_left = _FIRST_BACK_OFF_S, _TRIES_AFTER_STOP
-        while True:
-            try:
-                settled = await settler.submit(ended)
-            except (StoreUnavailable, Overloaded):
-                tries_left -= self._stopping.is_set()
-                if not tries_left:
-                    # The claim stands: whoever comes next finds that nobody knows what the receiver has.
-                    log.error("webhook_settling_abandoned", delivery_id=ended.held.due.id)
-                    return
-                log.warning("webhook_settling_postponed", delivery_id=ended.held.due.id)
-            else:
-                self._tell(ended, settled)
-                return
-            await asyncio.sleep(back_off_s)
-            back_off_s = min(back_off_s * 2, _MAX_BACK_OFF_S)
+        settled = await self._loop.settle(partial(settler.submit, ended), delivery_id=ended.held.due.id)
+        if settled is not None:
+            self._tell(ended, settled)
 
     async def _lane_of(self, ended: Ended) -> int:
         # It was found for the claim, and an account never moves.
