@@ -24,7 +24,6 @@ def run(plan: Plan) -> Benchmark:
         servers.receivers(plan.folder, _RECEIVERS) as (receivers, ports),
         servers.hydrasms(plan.folder, "idle") as server,
     ):
-        [account] = create_accounts(server, 1)
         for number in plan.rounds("deliver"):
             for way in _WAYS:
                 servers.settle([server, receivers])
@@ -32,6 +31,8 @@ def run(plan: Plan) -> Benchmark:
                 samples[way].append(plan.run_module("bench.deliver_run", *arguments))
             servers.settle([server, receivers])
             address = f"127.0.0.1:{server.grpc_port}"
+            # A new account each, for one has room for one shortcode.
+            [account] = create_accounts(server, 1)
             arguments = (address, account.id, f"idle{number}", str(plan.seconds))
             idle.append(
                 measured(

@@ -25,6 +25,7 @@ from bench.sample import Sample, of_latencies
 from bench.servers import ServerFailed
 from bench.texts import random_recipient, random_text
 from hydrasms_app import migrate
+from hydrasms_app.serving import tune
 from hydrasms_base.clock import SystemClock
 from hydrasms_base.ids import new_id
 from hydrasms_base.metrics import Metrics
@@ -52,7 +53,7 @@ from hydrasms_core.webhooks.tables import webhook_deliveries
 
 _WARM_UP_S = 0.5
 # More than can be delivered: a queue that runs dry would be measured as a slow one.
-_QUEUED_A_SECOND = 6_000
+_QUEUED_A_SECOND = 10_000
 _RECEIVING = 256
 _PREPARED = 512
 
@@ -212,6 +213,8 @@ def _nothing() -> None:
 def main() -> None:
     """Measure what the command line names and print the sample as JSON."""
     way, seconds, folder = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
+    # As every role of the server does.
+    tune()
     ports = [int(port) for port in Path(sys.argv[4]).read_text().split()]
     if way == "bare":
         sample = uvloop.run(run_bare(seconds, ports))

@@ -62,6 +62,44 @@ async def test_a_constraint_is_an_integrity_violation_whichever_way_it_is_hit(pa
         await pairs.write(lambda tx: tx.execute(sa.text("INSERT INTO pairs VALUES (1, 'z')")))
 
 
+async def test_work_that_goes_on_after_a_violation_leaves_nothing(pairs):
+    await pairs.write(lambda tx: tx.execute_set(PAIRS, [(1, "x")]))
+    refused = []
+
+    async def work(tx):
+        await tx.execute_set(PAIRS, [(2, "before")])
+        for statement in (
+            tx.execute_set(PAIRS, [(1, "violation")]),
+            tx.execute_set(PAIRS, [(3, "after")]),
+            tx.execute(sa.text("INSERT INTO pairs VALUES (4, 'after')")),
+        ):
+            try:
+                await statement
+            except Exception as error:  # noqa: BLE001 - that there is one is what counts
+                refused.append(error)
+        raise refused[-1]
+
+    with pytest.raises(Exception, match=r".+"):
+        await pairs.write(work)
+    assert len(refused) == 3
+    assert await count(pairs) == 1
+
+
+@ON_SQLITE
+async def test_a_violation_that_work_keeps_to_itself_is_no_commit(pairs):
+    await pairs.write(lambda tx: tx.execute_set(PAIRS, [(1, "x")]))
+
+    async def work(tx):
+        with contextlib.suppress(sqlite3.IntegrityError):
+            await tx.execute_set(PAIRS, [(2, "before"), (1, "violation")])
+
+    with pytest.raises(RuntimeError, match="ended the transaction"):
+        await pairs.write(work)
+    assert await count(pairs) == 1
+    await pairs.write(lambda tx: tx.execute_set(PAIRS, [(2, "y")]))
+    assert await count(pairs) == 2
+
+
 async def test_a_read_cannot_write(pairs):
     with pytest.raises(Exception, match="store cannot be used"):
         await pairs.read(lambda tx: tx.execute(sa.text("INSERT INTO pairs VALUES (1, 'x')")))

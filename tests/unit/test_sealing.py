@@ -53,6 +53,14 @@ def test_a_number_has_one_hash_a_key():
     assert len(Sealer(KEY).hash_number(number)) == 43
 
 
+def test_hashes_of_numbers_are_stored_and_so_never_become_others():
+    # HMAC-SHA256 under HKDF-SHA256(key, info "hydrasms/number"), in URL-safe base64.
+    assert (
+        Sealer(Secret("a key for ever")).hash_number("+447700900000")
+        == "rq0rG00HmpXEIsEpDnMPWzZP-ZcNxcg-An_kZLFOtWY"
+    )
+
+
 def test_the_check_tells_keys_apart():
     assert Sealer(KEY).check == Sealer(KEY).check
     assert Sealer(KEY).check != Sealer(Secret("another key")).check

@@ -170,6 +170,15 @@ def test_our_own_ports_are_refused_on_this_host_alone():
     guard.require("10.0.0.1", 8080)
 
 
+def test_a_port_that_becomes_ours_is_refused_though_it_was_permitted_before():
+    own_ports: set[int] = set()
+    guard = Guard(networks("127.0.0.0/8"), own_ports)
+    guard.require("127.0.0.1", 8080)
+    own_ports.add(8080)
+    with pytest.raises(RefusedTarget):
+        guard.require("127.0.0.1", 8080)
+
+
 def test_one_bad_address_of_a_name_refuses_it():
     Guard().require_all(["8.8.8.8", "1.1.1.1"], 80)
     for addresses in (["8.8.8.8", "10.0.0.1"], ["::1"], []):

@@ -238,6 +238,17 @@ def test_a_word_that_a_receiver_sends_back_is_not_kept(word, sent_back, kept):
     assert masked(answered(200, sent_back), Secret(word)) == answered(200, kept)
 
 
+@given(
+    st.text("ab", min_size=5, max_size=12),
+    st.binary(max_size=30).map(lambda raw: bytes(b"ab-"[b % 3] for b in raw)),
+)
+def test_the_beginning_of_a_word_at_the_end_of_an_answer_is_found_wherever_it_is(word, sent_back):
+    rest = sent_back.replace(word.encode(), b"***")
+    cuts = [size for size in range(4, len(word)) if rest.endswith(word[:size].encode())]
+    kept = rest[: -max(cuts)] + b"***" if cuts else rest
+    assert masked(answered(200, sent_back), Secret(word)) == answered(200, kept)
+
+
 def test_an_answer_is_kept_as_it_is_where_no_word_was_sent_or_none_came():
     assert masked(answered(200, b"open sesame"), None) == answered(200, b"open sesame")
     assert masked(NO_ANSWER, Secret("open sesame")) == NO_ANSWER

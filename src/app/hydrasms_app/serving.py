@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-import sys
 
-_SWITCH_INTERVAL_S = 0.0005
 _GC_YOUNG_OBJECTS = 50_000
 
 Up = tuple[str, "asyncio.Future[None]"]
@@ -21,7 +19,7 @@ async def serve_until_told(role: contextlib.AbstractAsyncContextManager[Up]) -> 
             stop.started()
             if greeting:
                 print(greeting, flush=True)  # noqa: T201 - this is what the command is asked for
-            _tune()
+            tune()
             # A loop that died takes the server down: half a product would take messages and hand none on.
             failure.add_done_callback(lambda _: stop.received.set())
             await stop.received.wait()
@@ -54,7 +52,7 @@ class _StopSignal:
             starting.cancel()
 
 
-def _tune() -> None:
+def tune() -> None:
     """Make the interpreter one that serves for a long time."""
     # What is there now stays for ever: the collector need not walk over it again.
     gc.collect()
@@ -62,5 +60,3 @@ def _tune() -> None:
     # Nor look at what is young after every 700 objects: a busy server makes that many in 20 requests, and
     # hardly any is part of a cycle.
     gc.set_threshold(_GC_YOUNG_OBJECTS, 20, 50)
-    # The loop is busy and the writer's thread has an answer for many: it should not wait 5 ms for its turn.
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)

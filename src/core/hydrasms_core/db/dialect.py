@@ -15,6 +15,9 @@ _TOKEN = re.compile(
     r"\{(?:rows|keyed:[a-z_=,]+|[a-z]\.[a-z_]+|(?:accounts|lock|claim):[a-z_]+)\}|:[a-z_]+\b", re.ASCII
 )
 _CHANGE = re.compile(r"(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", re.ASCII)
+# Of a statement that can be refused SQLite copies every page that it changes, so as to undo it alone. Nobody wants
+# it undone alone: a violation dooms the whole transaction, as it does on PostgreSQL.
+_WITHOUT_UNDO = (("INSERT INTO", "INSERT OR ROLLBACK INTO"), ("UPDATE", "UPDATE OR ROLLBACK"))
 _ROWS = "{rows}"
 _KEYED = "{keyed:"
 
@@ -154,7 +157,11 @@ class SetStatement:
                 return "true"
             return kind if "." in kind else ""
 
-        return self._woven([filled(token) for token in self._tokens])
+        text = self._woven([filled(token) for token in self._tokens])
+        for plain, without_undo in _WITHOUT_UNDO:
+            if text.startswith(plain):
+                return without_undo + text[len(plain) :]
+        return text
 
     def _postgres_text(self, first: int, partitioned: bool) -> str:  # noqa: FBT001 - called above alone
         arrays = ", ".join(f"${first + index}::{_type(name)}[]" for index, name in enumerate(self._columns))

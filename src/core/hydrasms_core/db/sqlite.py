@@ -59,7 +59,9 @@ def _prepare(engine: sa.Engine, *, begin: str, read_only: bool) -> None:
         cursor.close()
 
     def began(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(begin)
+        # `_transact` begins with the driver itself, and SQLAlchemy learns of it when it is asked for a statement.
+        if not _driver(connection).in_transaction:
+            connection.exec_driver_sql(begin)
 
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", began)
@@ -83,8 +85,8 @@ class SqliteDatabase:
 
     def __init__(self, path: Path, *, patience_s: float = _PATIENCE_S) -> None:
         reading = sync_engine(path, read_only=True)
-        self._writer = Writer(sync_engine(path), _transact, Turnstile(path), patience_s)
-        self._readers = Threads("hydrasms-reader", reading, _transact, _READERS)
+        self._writer = Writer(sync_engine(path), _write, Turnstile(path), patience_s)
+        self._readers = Threads("hydrasms-reader", reading, _read, _READERS)
 
     async def read(self, work: Work[T]) -> T:
         """Run work on one consistent state, on one of the readers."""
@@ -108,14 +110,15 @@ class _OpenTransaction:
 
     dialect: Literal["sqlite", "postgresql"] = "sqlite"
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, driver: sqlite3.Connection) -> None:
         self._connection = connection
-        self._driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+        self._driver = driver
         self.afterwards: list[Callable[[], None]] = []
 
     async def execute(
         self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
     ) -> sa.CursorResult[Any]:
+        self.require_open()
         return self._connection.execute(statement, parameters)
 
     async def execute_set(
@@ -125,6 +128,7 @@ class _OpenTransaction:
         parameters: Mapping[str, Any] | None = None,
     ) -> list[tuple[Any, ...]]:
         # Straight to the driver: SQLAlchemy's own path costs more than the statement does.
+        self.require_open()
         text, values = statement.for_sqlite(rows, parameters or {})
         return self._driver.execute(text, values).fetchall()
 
@@ -141,17 +145,46 @@ class _OpenTransaction:
         # The whole database is held.
         return False
 
+    def require_open(self) -> None:
+        """Run nothing more where a violation has ended the transaction: it would be committed by itself."""
+        if not self._driver.in_transaction:
+            raise RuntimeError("a violation has ended the transaction")
+
     def after_commit(self, call: Callable[[], None]) -> None:
         self.afterwards.append(call)
 
 
-def _transact(connection: sa.Connection, work: Work[T]) -> T:
-    with connection.begin():
-        transaction = _OpenTransaction(connection)
+def _read(connection: sa.Connection, work: Work[T]) -> T:
+    return _transact(connection, "BEGIN", work)
+
+
+def _write(connection: sa.Connection, work: Work[T]) -> T:
+    return _transact(connection, "BEGIN IMMEDIATE", work)
+
+
+def _transact(connection: sa.Connection, begin: str, work: Work[T]) -> T:
+    """Run work in one transaction, which the driver begins and ends: in SQLAlchemy that takes as long as a send."""
+    driver = _driver(connection)
+    driver.execute(begin)
+    transaction = _OpenTransaction(connection, driver)
+    try:
         result: T = _run_at_once(work(transaction))  # type: ignore[arg-type]
+        transaction.require_open()
+        driver.commit()
+    except BaseException:
+        driver.rollback()
+        raise
+    finally:
+        if connection.in_transaction():
+            # Nothing is left to be done in the database.
+            connection.rollback()
     for call in transaction.afterwards:
         call()
     return result
+
+
+def _driver(connection: sa.Connection) -> sqlite3.Connection:
+    return cast("sqlite3.Connection", connection.connection.driver_connection)
 
 
 def _run_at_once(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 import grpc
 from grpc.aio import AioRpcError, Metadata
 
+from hydrasms_base.alarm import Alarm
+
 MetadataPairs = Sequence[tuple[str, str | bytes]]
 
 LOOPBACK_PEER = "loopback"
@@ -162,24 +164,13 @@ class _LoopbackCall:
         pairs, twin = _checked(metadata or ()), _copy(request)
         if timeout is None:
             return _copy(await self._answer(twin, LoopbackContext(pairs, None)))
-        loop, task, expired = asyncio.get_running_loop(), _current_task(), False
-
-        # What asyncio.timeout does, without its bookkeeping, which every call would pay for.
-        def expire() -> None:
-            nonlocal expired
-            expired = True
-            task.cancel()
-
-        cancelling = task.cancelling()
-        alarm = loop.call_later(timeout, expire)
+        context = LoopbackContext(pairs, asyncio.get_running_loop().time() + timeout)
         try:
-            return _copy(await self._answer(twin, LoopbackContext(pairs, loop.time() + timeout)))
-        except asyncio.CancelledError:
-            if expired and task.uncancel() <= cancelling:
-                raise _rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from None
-            raise
-        finally:
-            alarm.cancel()
+            with Alarm(timeout):
+                return _copy(await self._answer(twin, context))
+        except TimeoutError:
+            # No other one comes this way: whatever a handler raises is a status by now.
+            raise _rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from None
 
     async def _answer(self, request: Any, context: LoopbackContext) -> Any:
         try:
@@ -192,12 +183,6 @@ class _LoopbackCall:
         if context.code() is not grpc.StatusCode.OK:
             raise _rpc_error(context.code(), context.details(), context.trailing_metadata())
         return reply
-
-
-def _current_task() -> "asyncio.Task[Any]":
-    task = asyncio.current_task()
-    assert task is not None, "a call is made by a task"
-    return task
 
 
 def _copy(message: Any) -> Any:

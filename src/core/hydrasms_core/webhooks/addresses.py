@@ -197,6 +197,8 @@ class Guard:
     def __init__(self, allowed: Sequence[Network] = (), own_ports: Set[int] = frozenset()) -> None:
         self._allowed = tuple(allowed)
         self._own_ports = own_ports
+        # Of an address alone, for the ports may still grow.
+        self._may_be_reached = functools.lru_cache(maxsize=1_024)(self._is_public_or_allowed)
 
     def require(self, address: str, port: int) -> None:
         """Return where a connection may be made to an address, in its textual form; raises RefusedTarget."""
@@ -216,10 +218,13 @@ class Guard:
     def _permits(self, address: Address | None, port: int) -> bool:
         if address is None:
             return False
+        if port in self._own_ports and any(meant(address) in network for network in _THIS_HOST):
+            return False
+        return self._may_be_reached(address)
+
+    def _is_public_or_allowed(self, address: Address) -> bool:
         address = meant(address)
         if address.is_unspecified or address.is_multicast:
-            return False
-        if port in self._own_ports and any(address in network for network in _THIS_HOST):
             return False
         return any(address in network for network in self._allowed) or refused_range(address) is None
 

@@ -1,6 +1,5 @@
 """Posts to customers' servers: to addresses on the public internet alone, and in a bounded time."""
 
-import asyncio
 import contextlib
 import contextvars
 import socket
@@ -12,6 +11,7 @@ from typing import Any
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from hydrasms_base.alarm import Alarm
 from hydrasms_base.clock import Clock
 from hydrasms_core.webhooks.addresses import Guard, target_of
 from hydrasms_core.webhooks.failures import retry_after_s, unanswered
@@ -93,16 +93,14 @@ class Connector:
         """Post once; see `ports.Poster`."""
         began, attempt = self._clock.monotonic(), _Attempt()
         _attempt.set(attempt)
-        budget = asyncio.timeout(self._budget_s)
+        budget = Alarm(self._budget_s)
         try:
-            async with budget:
+            with budget:
                 await self._post(attempt, url, headers, body)
         # A receiver may break off, drip or lie at any point: what counts is whether the status was there by then.
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if attempt.response is None:
-                return unanswered(
-                    error, out_of_time=budget.expired(), after_s=self._clock.monotonic() - began
-                )
+                return unanswered(error, out_of_time=budget.has_rung, after_s=self._clock.monotonic() - began)
         finally:
             if attempt.response is not None:
                 # Reads nothing more: what was not read to its end goes, with its connection.
@@ -124,7 +122,7 @@ class Connector:
     async def _post(self, attempt: _Attempt, url: str, headers: Mapping[str, str], body: bytes) -> None:
         target = target_of(url)
         if target.address is not None:
-            self._guard.require(str(target.address), target.port)
+            self._guard.require(target.host, target.port)
         try:
             response = await self._answer(target.url, headers, body)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
@@ -133,11 +131,8 @@ class Connector:
                 raise
             response = await self._answer(target.url, headers, body)
         attempt.response = response
-        while len(attempt.answer) < MAX_ANSWER_BYTES:
-            piece = await response.content.read(MAX_ANSWER_BYTES - len(attempt.answer))
-            if not piece:
-                return
-            attempt.answer += piece
+        while len(attempt.answer) < MAX_ANSWER_BYTES and not response.content.at_eof():
+            attempt.answer += await response.content.read(MAX_ANSWER_BYTES - len(attempt.answer))
 
     async def _answer(self, url: Any, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
         return await self._session.post(url, headers=headers, data=body, allow_redirects=False)

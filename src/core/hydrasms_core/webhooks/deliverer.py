@@ -1,12 +1,15 @@
 """The deliverer: takes what is due out of the queue of pushes and posts it to its receivers."""
 
 import asyncio
+import collections
 import contextlib
 import math
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
+
+from prometheus_client import Counter
 
 from hydrasms_base.clock import Clock
 from hydrasms_base.log import get_logger
@@ -83,6 +86,8 @@ class Deliverer:
             "What attempts made of their pushes: their new statuses, or that the claim was lost.",
             ("status",),
         )
+        # Looking a labelled child up costs more than counting does.
+        self._counters: dict[tuple[Counter, str], Counter] = {}
         self._given_up = metrics.counter(
             "webhook_given_up", "Pushes that were not attempted any more, for they had no receiver."
         )
@@ -151,7 +156,7 @@ class Deliverer:
 
     def _shared_out(self, queues: list[Queue]) -> dict[Queue, int]:
         settings, begun = self._settings, self._begun.values()
-        busy = Counter(held.due.endpoint_id for held in begun)
+        busy = collections.Counter(held.due.endpoint_id for held in begun)
         # As many again may wait for their commits: no more is begun than can be settled.
         unsettled = len(self._in_flight) - len(self._begun)
         shares = share_out(
@@ -225,13 +230,19 @@ class Deliverer:
                 return
             began_at_ms = self._clock.now_ms()
             answer = await self._post(held, began_at_ms)
-            self._attempts.labels(_outcome(answer)).inc()
+            self._count(self._attempts, _outcome(answer))
             if isinstance(answer, Answered) and 200 <= answer.status <= 299:
                 self._leave_receiver(held)
             await self._settle(Ended(held, answer, began_at_ms, self._clock.now_ms()))
         finally:
             del self._in_flight[held.due.id]
             self._leave_receiver(held)
+
+    def _count(self, counted: Counter, label: str) -> None:
+        child = self._counters.get((counted, label))
+        if child is None:
+            child = self._counters[counted, label] = counted.labels(label)
+        child.inc()
 
     def _leave_receiver(self, held: Held) -> None:
         """Let others begin in the place of an attempt."""
@@ -265,7 +276,7 @@ class Deliverer:
         return await self._lanes.of(ended.held.due.account_id)
 
     def _tell(self, ended: Ended, settled: Settled) -> None:
-        self._settled.labels("claim_lost" if settled.status is None else settled.status.value).inc()
+        self._count(self._settled, "claim_lost" if settled.status is None else settled.status.value)
         if settled.status is None:
             log.warning("webhook_claim_lost", delivery_id=ended.held.due.id)
         if settled.disabled:

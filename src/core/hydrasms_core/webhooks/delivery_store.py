@@ -21,6 +21,9 @@ from hydrasms_core.webhooks.tables import webhook_outbox
 MAX_QUEUES = 1_000
 """How many endpoints where something is due are looked at once."""
 
+# Calling the enumeration costs several times what this does.
+_TYPES = {each.value: each for each in DeliveryType}
+
 _KEY = ("account_id", "delivery_id")
 _HELD = (*_KEY, "claim")
 
@@ -301,7 +304,7 @@ def _due(row: Sequence[Any]) -> Due:
         row[1],
         bool(row[2]),
         row[3],
-        DeliveryType(row[4]),
+        _TYPES[row[4]],
         row[5],
         row[6],
         row[7],

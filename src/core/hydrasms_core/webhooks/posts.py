@@ -1,5 +1,6 @@
 """What is posted: the body and the headers of one attempt."""
 
+import functools
 import json
 from typing import NamedTuple
 
@@ -56,17 +57,31 @@ def masked(answer: Answered | Unanswered, auth: Secret | None) -> Answered | Una
     """
     if auth is None or isinstance(answer, Unanswered):
         return answer
-    word, body = auth.reveal(), answer.body
-    forms = {word.encode(), orjson.dumps(word)[1:-1], json.dumps(word)[1:-1].encode()}
-    # The longest first, for another may be a part of it.
-    for form in sorted(forms, key=len, reverse=True):
+    body = answer.body
+    for form in _forms(auth):
         body = body.replace(form, _MASK)
-        cut = next(
-            (size for size in range(len(form) - 1, _LEAST_OF_A_WORD - 1, -1) if body.endswith(form[:size])), 0
-        )
-        if cut:
-            body = body[:-cut] + _MASK
-    return answer._replace(body=body)
+        cut = _begins_at(body, form)
+        if cut is not None:
+            body = body[:cut] + _MASK
+    return answer if body is answer.body else answer._replace(body=body)
+
+
+@functools.lru_cache(maxsize=2_000)
+def _forms(auth: Secret) -> tuple[bytes, ...]:
+    """Return how a word may be written; the longest first, for another may be a part of it."""
+    word = auth.reveal()
+    forms = {word.encode(), orjson.dumps(word)[1:-1], json.dumps(word)[1:-1].encode()}
+    return tuple(sorted(forms, key=len, reverse=True))
+
+
+def _begins_at(body: bytes, word: bytes) -> int | None:
+    """Return where a word begins that the end of a body cuts off; None where that is not so."""
+    place = max(0, len(body) - len(word) + 1)
+    while (place := body.find(word[:_LEAST_OF_A_WORD], place)) >= 0:
+        if word.startswith(body[place:]):
+            return place
+        place += 1
+    return None
 
 
 def _body(due: Due, target: Target, auth: Secret | None) -> bytes:
