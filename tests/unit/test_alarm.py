@@ -29,7 +29,9 @@ async def test_what_ends_in_time_leaves_nothing_behind():
     alarm = Alarm(SOON_S)
     with alarm:
         await asyncio.sleep(0)
-    await asyncio.sleep(5 * SOON_S)
+    later = Alarm(2 * SOON_S)
+    with pytest.raises(TimeoutError), later:
+        await for_ever()
     assert not alarm.has_rung
 
 
