@@ -18,7 +18,7 @@ class Transaction(Protocol):
 
     @property
     def dialect(self) -> Literal["sqlite", "postgresql"]:
-        """What kind of database it is, for the few who look at the schema itself."""
+        """What kind of database it is, for the few who look at the schema itself or lock what SQLite need not."""
         ...
 
     async def execute(
