@@ -71,6 +71,7 @@ async def put_message(
                 "id": paid.message_id,
                 "status": status.value,
                 "credits": paid.credits,
+                "encoding": "GSM7",
             }
         )
     )

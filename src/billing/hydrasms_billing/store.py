@@ -10,6 +10,7 @@ from hydrasms_billing.ledger import COUNTER_ACCOUNTS, parties
 from hydrasms_billing.model import Transaction, TransactionKind
 from hydrasms_billing.tables import balances, transfers
 from hydrasms_core.db.dialect import SetStatement
+from hydrasms_core.db.lists import newest_first
 from hydrasms_core.db.transaction import Transaction as OpenTransaction
 from hydrasms_core.messaging.ports import Charge
 from hydrasms_core.paging import PageRequest
@@ -124,10 +125,7 @@ async def get_transaction(tx: OpenTransaction, account_id: str, transaction_id: 
 
 async def list_transactions(tx: OpenTransaction, account_id: str, page: PageRequest) -> list[Transaction]:
     """Return up to one transaction more than the page holds, newest first."""
-    query = sa.select(*_SELECTED).where(transfers.c.account_id == account_id)
-    if page.before is not None:
-        query = query.where(transfers.c.id < page.before)
-    found = await tx.execute(query.order_by(transfers.c.id.desc()).limit(page.size + 1))
+    found = await tx.execute(newest_first(tx.dialect, _SELECTED, account_id, page))
     return [_transaction(row) for row in found]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydrasms.accounts.v1 import account_service_pb2, account_service_pb2_grpc
@@ -37,6 +38,7 @@ from hydrasms_core.accounts.service import Accounts
 from hydrasms_core.accounts.servicer import AccountServicer
 from hydrasms_core.carriers.simulator.servicer import SimulatorServicer
 from hydrasms_core.consent.service import ConsentBook
+from hydrasms_core.db.list_keeper import ListKeeper
 from hydrasms_core.db.transaction import Database
 from hydrasms_core.events.service import Events
 from hydrasms_core.messaging.forwarding import Forwarding
@@ -91,6 +93,8 @@ async def start_core(
     sealer = await sealer_of(settings, database)
     server, messaging, events = _server(process, settings, database, sealer, wakes)
     process.keep_running("events", events.run())
+    if isinstance(settings.database, Path):
+        process.keep_running("lists", ListKeeper(database).run())
     process.stack.push_async_callback(messaging.drain)
     addresses = tuple(listener.take(process, server) for listener in listeners)
     process.stack.push_async_callback(server.stop, _DRAIN_S)

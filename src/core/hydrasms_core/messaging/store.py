@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from hydrasms_core.db.dialect import SetStatement
+from hydrasms_core.db.lists import newest_first
 from hydrasms_core.db.transaction import Transaction
 from hydrasms_core.messaging.model import InboundMessage, Message, Status
 from hydrasms_core.messaging.numbering import PhoneNumber
@@ -122,10 +123,7 @@ async def get_message(tx: Transaction, account_id: str, message_id: str) -> Mess
 
 async def list_messages(tx: Transaction, account_id: str, page: PageRequest) -> list[Message]:
     """Return up to one message more than the page holds, newest first."""
-    query = sa.select(*_SELECTED).where(messages.c.account_id == account_id)
-    if page.before is not None:
-        query = query.where(messages.c.id < page.before)
-    found = await tx.execute(query.order_by(messages.c.id.desc()).limit(page.size + 1))
+    found = await tx.execute(newest_first(tx.dialect, _SELECTED, account_id, page))
     return [_message(row) for row in found]
 
 

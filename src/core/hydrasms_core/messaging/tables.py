@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from hydrasms_core.db.lists import ListKey
 from hydrasms_core.db.metadata import COUNT, ID, MILLIS, metadata
 
 messages = sa.Table(
@@ -27,7 +28,7 @@ messages = sa.Table(
     sa.Column("attempts", COUNT, nullable=False, server_default="0"),
     sa.Column("duplicate_risk", COUNT, nullable=False, server_default="0"),
     sa.Column("failure", sa.String(200), nullable=False, server_default=""),
-    sa.PrimaryKeyConstraint("account_id", "id"),
+    ListKey(),
     sa.CheckConstraint("credits >= 1", name="credits"),
 )
 
