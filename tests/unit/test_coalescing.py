@@ -102,6 +102,20 @@ async def test_what_comes_while_two_calls_are_under_way_gathers_until_one_is_ans
     await within_bounds(asyncio.gather(*rest))
 
 
+async def test_what_waits_is_under_way_before_the_answered_go_on(callers, forwarding):
+    first, second = await callers.flying("first", "second")
+    rest = callers.send("rest")
+    await asyncio.sleep(0)
+    calls_by_then = []
+    first.add_done_callback(lambda _: calls_by_then.append(len(forwarding.calls)))
+    forwarding.calls[0].accept()
+    assert await content_of(first) == "first"
+    assert calls_by_then == [3]
+    forwarding.calls[1].accept()
+    (await forwarding.call(2)).accept()
+    await within_bounds(asyncio.gather(second, rest))
+
+
 async def storm(callers):
     """Send 500 texts from 50 callers, each one after the other."""
 

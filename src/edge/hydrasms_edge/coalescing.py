@@ -10,7 +10,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import grpc
 from google.rpc import status_pb2
@@ -187,8 +187,10 @@ class Coalescer:
         return batch
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._calls.pop(task).alarm.cancel()
-        self._call()
+        call = self._calls.pop(task, None)
+        if call is not None:
+            call.alarm.cancel()
+            self._call()
 
     async def _forward(self, batch: Sequence[_Send]) -> None:
         """Carry sends to the core and answer each."""
@@ -201,6 +203,10 @@ class Coalescer:
                 return
             metadata = (*self._credential, ("x-request-id", new_id()))
             response = await self._forwarding.ForwardSends(request, timeout=longest_s, metadata=metadata)
+            # What waits goes before these answers do: to write them all takes as long as the core's own work, and the
+            # core would stand still meanwhile. In the turn that is given up here the next call begins.
+            self._ended(cast("asyncio.Task[None]", asyncio.current_task()))
+            await asyncio.sleep(0)
             _hand_out(carried, response)
         except AioRpcError as error:
             code = error.code()
