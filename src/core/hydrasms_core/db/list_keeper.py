@@ -111,10 +111,10 @@ class _Statements:
         newest_row = (await tx.execute(self._newest)).scalar_one()
         if newest_row - after_row < max(short_tail, 1):
             return None
-        last_row, last_id = (await tx.execute(self._last_of_tail, {"after_row": after_row})).one()
-        numbers = {"after_row": after_row, "last_row": last_row, "rows_a_write": rows_a_write}
+        last = (await tx.execute(self._last_of_tail, {"after_row": after_row})).one()
+        numbers = {"after_row": after_row, "last_row": last.number, "rows_a_write": rows_a_write}
         found = await tx.execute(self._bounds, numbers)
-        return Tail(after_row, last_row, last_id, [("", ""), *((row[0], row[1]) for row in found)])
+        return Tail(after_row, last.number, last.id, [("", ""), *((row.account_id, row.id) for row in found)])
 
     async def list_part(
         self, tx: Transaction, *, tail: Tail, after: tuple[str, str], upto: tuple[str, str] | None
