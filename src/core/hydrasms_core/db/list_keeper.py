@@ -107,9 +107,11 @@ class _Statements:
 
     async def find_tail(self, tx: Transaction, *, short_tail: int, rows_a_write: int) -> Tail | None:
         """Return the rows that are not listed, or None where they are fewer than `short_tail`."""
-        after_row = await self._last_listed(tx)
+        listed = await self._last_listed(tx)
+        after_row = listed or 0
         newest_row = (await tx.execute(self._newest)).scalar_one()
-        if newest_row - after_row < max(short_tail, 1):
+        # Where the mark is wrong lists lack rows until all are listed again, however few they are.
+        if newest_row - after_row < (1 if listed is None else max(short_tail, 1)):
             return None
         last = (await tx.execute(self._last_of_tail, {"after_row": after_row})).one()
         numbers = {"after_row": after_row, "last_row": last.number, "rows_a_write": rows_a_write}
@@ -120,7 +122,7 @@ class _Statements:
         self, tx: Transaction, *, tail: Tail, after: tuple[str, str], upto: tuple[str, str] | None
     ) -> bool:
         """List one part of a tail, with the last the tail is none any more; False where somebody else has done it."""
-        if await self._last_listed(tx) != tail.after_row:
+        if (await self._last_listed(tx) or 0) != tail.after_row:
             return False
         upto_account_id, upto_id = upto or (None, None)
         await tx.execute(
@@ -139,11 +141,11 @@ class _Statements:
             await tx.execute(self._set_mark, last)
         return True
 
-    async def _last_listed(self, tx: Transaction) -> int:
-        """Return the last row that is listed, 0 where none is, or where rows have been numbered anew since."""
+    async def _last_listed(self, tx: Transaction) -> int | None:
+        """Return the last row that is listed, 0 where none is; None where rows have been numbered anew since."""
         mark = (await tx.execute(self._mark)).one_or_none()
         if mark is None:
             return 0
         # VACUUM may number rows anew, though only where some were deleted; then all are listed from the beginning.
         stands = (await tx.execute(self._id_of, {"row": mark.last_row})).scalar_one_or_none()
-        return int(mark.last_row) if stands == mark.last_id else 0
+        return int(mark.last_row) if stands == mark.last_id else None
