@@ -16,6 +16,7 @@ from hydrasms_billing.credits import LedgerCredits
 from hydrasms_core.accounts import store as accounts_store
 from hydrasms_core.accounts.directory import AccessDirectory
 from hydrasms_core.accounts.service import Accounts
+from hydrasms_core.db.list_keeper import ListKeeper
 from hydrasms_core.errors import ApiKeyDisabled, UnknownApiKey
 from hydrasms_edge import auth
 from tests.support.databases import ON_SQLITE, opened
@@ -80,6 +81,11 @@ class Reads:
 
 @pytest.fixture
 def asked(still_product, monkeypatch):
+    async def nothing(_keeper):
+        return {}
+
+    # It looks from time to time, whoever asks.
+    monkeypatch.setattr(ListKeeper, "catch_up", nothing)
     return Reads(still_product, monkeypatch)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
 import grpc
@@ -115,6 +116,19 @@ async def test_calls_fail_where_a_server_ends_without_waiting_for_its_clients(tm
             if pair.failures:
                 break
     assert pair.failures
+
+
+async def test_a_server_that_stood_still_does_not_take_that_for_quiet():
+    """What came meanwhile lies in its socket: it has seen none of it yet."""
+
+    arrivals = Arrivals(Pipeline([], guard=lambda _method, handler: handler))
+    ending = asyncio.create_task(arrivals.end())
+    await asyncio.sleep(0)
+    time.sleep(1.0)  # noqa: ASYNC251 - the whole loop is to stand still
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not ending.done()
+    await asyncio.wait_for(ending, 20)
 
 
 async def test_a_core_is_found_by_its_name(tmp_path):

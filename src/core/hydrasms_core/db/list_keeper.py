@@ -14,6 +14,8 @@ from hydrasms_core.db.transaction import Database, Transaction
 from hydrasms_core.errors import StoreUnavailable
 
 _EVERY_S = 1.0
+_IDLE_EVERY_S = 5.0
+"""How often it looks while nothing is added."""
 _SHORT_TAIL = 8_192
 """So many rows a list looks through in about a millisecond; below that nothing is done."""
 _ROWS_AT_ONCE = 32_768
@@ -35,6 +37,14 @@ class Tail(NamedTuple):
     """The account and id that each part begins behind; the first begins behind ("", "")."""
 
 
+class _Marks(NamedTuple):
+    """How far a table and its list go, by row numbers."""
+
+    newest_row: int
+    listed_row: int | None
+    """0 where no row is listed; None where rows have been numbered anew since."""
+
+
 class ListKeeper:
     """Lists the rows of the tail when they have become many.
 
@@ -45,22 +55,32 @@ class ListKeeper:
         self._database = database
 
     async def run(self) -> None:
-        """Look once a second until cancelled."""
+        """Look once a second, less often where nothing is added, until cancelled."""
+        found: dict[str, _Marks] = {}
+        every_s = _EVERY_S
         while True:
             # Not all processes at the same time.
-            await asyncio.sleep(random.uniform(0.5, 1.5) * _EVERY_S)  # noqa: S311 - nobody gains by guessing it
+            await asyncio.sleep(random.uniform(0.5, 1.5) * every_s)  # noqa: S311 - nobody gains by guessing it
+            before = found
             try:
-                await self.catch_up()
+                found = await self.catch_up()
             except StoreUnavailable:
                 log.warning("lists_postponed")
+            every_s = _IDLE_EVERY_S if found == before else _EVERY_S
 
-    async def catch_up(self, short_tail: int = _SHORT_TAIL, rows_a_write: int = _ROWS_A_WRITE) -> None:
-        """List all that is not listed, where that is so many rows at least."""
-        for table in LISTED:
+    async def catch_up(
+        self, short_tail: int = _SHORT_TAIL, rows_a_write: int = _ROWS_A_WRITE
+    ) -> dict[str, _Marks]:
+        """List all that is not listed, where that is so many rows at least; return what was found before."""
+        marks = await self._database.read(_look)
+        for table, marked in marks.items():
+            if not _is_long(marked, short_tail):
+                continue
             statements = _Statements(table)
             find = partial(statements.find_tail, short_tail=short_tail, rows_a_write=rows_a_write)
             while (tail := await self._database.read(find)) and await self._list(statements, tail):
                 pass
+        return marks
 
     async def _list(self, statements: "_Statements", tail: Tail) -> bool:
         """List the rows of a tail; False where somebody else has done so meanwhile."""
@@ -73,16 +93,39 @@ class ListKeeper:
         return True
 
 
+_LOOK = sa.text(
+    " UNION ALL ".join(
+        f"SELECT '{table}' AS list, (SELECT coalesce(max(rowid), 0) FROM {table}) AS newest_row, last_row, last_id,"
+        f" (SELECT id FROM {table} WHERE rowid = last_row) AS id_there"
+        f" FROM (SELECT 1) LEFT JOIN list_marks ON list = '{table}'"
+        for table in LISTED
+    )
+)
+
+
+async def _look(tx: Transaction) -> dict[str, _Marks]:
+    """Return how far each table and its list go."""
+    found = {}
+    for row in await tx.execute(_LOOK):
+        # VACUUM may number rows anew, though only where some were deleted; then all are listed from the beginning.
+        listed_row = (row.last_row or 0) if row.id_there == row.last_id else None
+        found[row.list] = _Marks(row.newest_row, listed_row)
+    return found
+
+
+def _is_long(marks: _Marks, short_tail: int) -> bool:
+    """Say whether the rows that are not listed are to be, `short_tail` of them at least."""
+    if marks.listed_row is None:
+        # Where the mark is wrong lists lack rows until all are listed again, however few they are.
+        return marks.newest_row > 0
+    return marks.newest_row - marks.listed_row >= max(short_tail, 1)
+
+
 class _Statements:
     """The SQL for one table."""
 
     def __init__(self, table: str) -> None:
         self._table = table
-        self._mark = sa.text("SELECT last_row, last_id FROM list_marks WHERE list = :list").bindparams(
-            list=table
-        )
-        self._id_of = sa.text(f"SELECT id FROM {table} WHERE rowid = :row")
-        self._newest = sa.text(f"SELECT coalesce(max(rowid), 0) FROM {table}")
         self._last_of_tail = sa.text(
             f"SELECT number, id FROM (SELECT rowid AS number, id FROM {table} WHERE rowid > :after_row"
             f" ORDER BY rowid LIMIT {_ROWS_AT_ONCE}) ORDER BY number DESC LIMIT 1"
@@ -107,12 +150,10 @@ class _Statements:
 
     async def find_tail(self, tx: Transaction, *, short_tail: int, rows_a_write: int) -> Tail | None:
         """Return the rows that are not listed, or None where they are fewer than `short_tail`."""
-        listed = await self._last_listed(tx)
-        after_row = listed or 0
-        newest_row = (await tx.execute(self._newest)).scalar_one()
-        # Where the mark is wrong lists lack rows until all are listed again, however few they are.
-        if newest_row - after_row < (1 if listed is None else max(short_tail, 1)):
+        marks = (await _look(tx))[self._table]
+        if not _is_long(marks, short_tail):
             return None
+        after_row = marks.listed_row or 0
         last = (await tx.execute(self._last_of_tail, {"after_row": after_row})).one()
         numbers = {"after_row": after_row, "last_row": last.number, "rows_a_write": rows_a_write}
         found = await tx.execute(self._bounds, numbers)
@@ -122,7 +163,7 @@ class _Statements:
         self, tx: Transaction, *, tail: Tail, after: tuple[str, str], upto: tuple[str, str] | None
     ) -> bool:
         """List one part of a tail, with the last the tail is none any more; False where somebody else has done it."""
-        if (await self._last_listed(tx) or 0) != tail.after_row:
+        if ((await _look(tx))[self._table].listed_row or 0) != tail.after_row:
             return False
         upto_account_id, upto_id = upto or (None, None)
         await tx.execute(
@@ -140,12 +181,3 @@ class _Statements:
             last = {"list": self._table, "last_row": tail.last_row, "last_id": tail.last_id}
             await tx.execute(self._set_mark, last)
         return True
-
-    async def _last_listed(self, tx: Transaction) -> int | None:
-        """Return the last row that is listed, 0 where none is; None where rows have been numbered anew since."""
-        mark = (await tx.execute(self._mark)).one_or_none()
-        if mark is None:
-            return 0
-        # VACUUM may number rows anew, though only where some were deleted; then all are listed from the beginning.
-        stands = (await tx.execute(self._id_of, {"row": mark.last_row})).scalar_one_or_none()
-        return int(mark.last_row) if stands == mark.last_id else None

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,8 +11,10 @@ import grpc
 from grpc_health.v1.health import aio as health_aio
 
 _HEALTH = "/grpc.health."
-_QUIET_S = 0.3
-_LEFT_WITHIN_S = 5.0
+_LOOK_EVERY_S = 0.03
+_QUIET_LOOKS = 10
+_MOST_LOOKS = 170
+"""Some five seconds."""
 
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
@@ -35,25 +36,27 @@ class Health(health_aio.HealthServicer):
 
 
 class Arrivals(grpc.aio.ServerInterceptor):
-    """Notes when a call came last, and leaves all else to another interceptor."""
+    """Counts the calls that come, and leaves all else to another interceptor."""
 
     def __init__(self, interceptor: grpc.aio.ServerInterceptor) -> None:
         self._interceptor = interceptor
-        self._last = time.monotonic()
+        self._calls = 0
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
         """Return the other's handler."""
         if not handler_call_details.method.startswith(_HEALTH):
-            self._last = time.monotonic()
+            self._calls += 1
         return await self._interceptor.intercept_service(continuation, handler_call_details)
 
     async def end(self) -> None:
         """Return when no call has come for a while, from now on; after a few seconds in any case."""
-        began = time.monotonic()
-        while (now := time.monotonic()) < began + _LEFT_WITHIN_S:
-            rest_s = max(self._last, began) + _QUIET_S - now
-            if rest_s <= 0:
+        calls, quiet_looks = self._calls, 0
+        for _ in range(_MOST_LOOKS):
+            # Many short looks: a process that stood still for that while has not seen what came meanwhile.
+            await asyncio.sleep(_LOOK_EVERY_S)
+            quiet_looks = quiet_looks + 1 if self._calls == calls else 0
+            if quiet_looks == _QUIET_LOOKS:
                 return
-            await asyncio.sleep(rest_s)
+            calls = self._calls
