@@ -90,8 +90,9 @@ async def test_of_a_send_that_was_given_up_before_its_turn_nothing_is_stored(
         await insert(tx, messages, keyed, **options)
 
     monkeypatch.setattr(store, "insert_queued", insert_when_open)
-    async with split_edge(still_product, deadline_s=0.3, coalesce=coalesce) as split:
+    async with split_edge(still_product, deadline_s=1.0, coalesce=coalesce) as split:
         http = split.http
+        await eventually(lambda: is_accepted(post(http, account, "first", "first")))
         # The writer takes this one in and stands there with it; what comes then waits behind it, or at the edge.
         assert (await post(http, account, "begun")).status_code == 504
         await gate.reached()
@@ -99,5 +100,5 @@ async def test_of_a_send_that_was_given_up_before_its_turn_nothing_is_stored(
         assert {answer.status_code for answer in given_up} == {504}
         gate.open()
         await eventually(lambda: is_accepted(post(http, account, "last", "last")))
-    assert await contents(still_product, account) == ["begun", "last"]
-    assert await still_product.balance(account.id) == 100 - 2
+    assert await contents(still_product, account) == ["begun", "first", "last"]
+    assert await still_product.balance(account.id) == 100 - 3

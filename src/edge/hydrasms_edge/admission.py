@@ -5,6 +5,7 @@ requests as can be served nothing would be left for those that could be. So the 
 is put together from parts that last.
 """
 
+import math
 import time
 
 from starlette.types import Scope
@@ -34,7 +35,7 @@ class Admission:
         )
         self._head, self._body = _parts()
         self._unsaid = 0
-        self._said_at = 0.0
+        self._said_at = -math.inf
 
     def admits(self, url: bytes, in_progress: int) -> bool:
         """Tell whether a request for this path may be read while so many are in progress."""
