@@ -117,7 +117,7 @@ class GroupCommit(Generic[Item, Outcome]):
         self._told = told
         self._queue: deque[_Waiting[Item, Outcome]] = deque()
         self._refused: list[tuple[_Waiting[Item, Outcome], DomainError]] = []
-        self._running: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
 
     async def submit(self, item: Item) -> Outcome:
         """Have one item committed and return its outcome.
@@ -163,13 +163,14 @@ class GroupCommit(Generic[Item, Outcome]):
 
     async def drain(self) -> None:
         """Wait until nothing is waiting or being committed."""
-        while self._running is not None:
-            await asyncio.wait([self._running])
+        while self._running:
+            await asyncio.wait(self._running)
 
     def _see_to_the_queue(self) -> None:
-        if self._running is None and self._queue:
+        if len(self._running) < 2 and self._queue:
             # In no caller's context: what is logged about a batch is no one request's.
-            self._running = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
+            task = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
+            self._running.add(task)
 
     async def _run(self) -> None:
         try:
@@ -179,7 +180,7 @@ class GroupCommit(Generic[Item, Outcome]):
                 for waiting, refusal in refused:
                     _refuse(waiting, refusal)
         finally:
-            self._running = None
+            self._running.discard(asyncio.current_task())
 
     def _take(self) -> list[_Waiting[Item, Outcome]]:
         """Take what is due of the queue, perhaps on a thread of the database's: nobody is answered here."""
