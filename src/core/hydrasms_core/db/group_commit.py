@@ -173,9 +173,7 @@ class GroupCommit(Generic[Item, Outcome]):
             return
         self._is_due = True
         # In no caller's context: what is logged about a batch is no one request's.
-        self._running.add(
-            asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
-        )
+        self._running.add(asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context()))
 
     async def _run(self) -> None:
         try:
