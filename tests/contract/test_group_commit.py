@@ -1,6 +1,7 @@
 """The writer: many callers, one transaction."""
 
 import asyncio
+import random
 import threading
 
 import pytest
@@ -12,6 +13,7 @@ from hydrasms_core.db.transaction import IntegrityViolation
 from hydrasms_core.errors import InvalidArgument, Overloaded, StoreUnavailable
 from tests.support.accounts import NoDatabase
 from tests.support.databases import ON_SQLITE
+from tests.support.delivery import ObservedDatabase
 from tests.support.gates import Gate
 
 ITEMS = sa.table("items", sa.column("value"))
@@ -84,6 +86,42 @@ async def test_what_arrives_while_the_database_is_at_other_work_shares_the_trans
     gate.open()
     await asyncio.gather(other, *sends)
     assert [len(batch) for batch in commit.batches] == [5]
+
+
+async def test_the_next_transaction_is_asked_for_while_one_is_running_where_they_wait_in_line(items):
+    """On PostgreSQL it would not wait in line: it would take its batch at once, and wait for locks with it."""
+    gate = Gate()
+    commit = Inserting(gate)
+    observed = ObservedDatabase(items)
+    writer = GroupCommit(observed, commit)
+    first = asyncio.create_task(writer.submit(0))
+    await gate.reached()
+    rest = []
+    for number in range(1, 20):
+        rest.append(asyncio.create_task(writer.submit(number)))
+        await asyncio.sleep(0)
+    assert observed.transactions == (2 if items.writes_in_turn else 1)
+    gate.open()
+    await asyncio.gather(first, *rest)
+    assert [len(batch) for batch in commit.batches] == [1, 19]
+    assert await stored(items) == list(range(20))
+
+
+async def test_nobody_is_forgotten_whoever_comes_when(items):
+    commit = Inserting()
+    writer = GroupCommit(items, commit, max_batch=7)
+    chance = random.Random(7)
+
+    async def come(number):
+        for _ in range(chance.randrange(200)):
+            await asyncio.sleep(0)
+        return await writer.submit(number)
+
+    async with asyncio.timeout(30):
+        outcomes = await asyncio.gather(*(come(number) for number in range(500)))
+    assert outcomes == [number * 10 for number in range(500)]
+    assert await stored(items) == list(range(500))
+    assert max(map(len, commit.batches)) <= 7
 
 
 @ON_SQLITE

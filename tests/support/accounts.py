@@ -67,6 +67,8 @@ class FakeAccessStore:
 class NoDatabase:
     """Runs work with no transaction at all, for stores that need none."""
 
+    writes_in_turn = False
+
     async def read(self, work: Work[Any]) -> Any:
         return await work(None)  # type: ignore[arg-type]
 
@@ -103,6 +105,10 @@ class WatchedDatabase:
         self._hold: Hold | None = None
         self.reads = 0
         self.failure: Exception | None = None
+
+    @property
+    def writes_in_turn(self) -> bool:
+        return self._database.writes_in_turn
 
     def hold_next(self) -> Hold:
         """Keep the answer of the next read back."""

@@ -124,6 +124,10 @@ class ObservedDatabase:
         self.transactions = 0
         self.out_of_order = False
 
+    @property
+    def writes_in_turn(self) -> bool:
+        return self._database.writes_in_turn
+
     async def read(self, work: Work[T]) -> T:
         result = await self._database.read(work)
         self._read.set()

@@ -77,6 +77,8 @@ class _Undo(Exception):
 class _Within:
     """A database that is no more than one open transaction."""
 
+    writes_in_turn = False
+
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
 

@@ -8,7 +8,7 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar, cast
 
 from hydrasms_base.log import get_logger
 from hydrasms_core.db.transaction import Database, StoreCorrupt, Transaction
@@ -117,7 +117,9 @@ class GroupCommit(Generic[Item, Outcome]):
         self._told = told
         self._queue: deque[_Waiting[Item, Outcome]] = deque()
         self._refused: list[tuple[_Waiting[Item, Outcome], DomainError]] = []
-        self._running: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        # Whether a transaction is asked for that has not taken its batch yet.
+        self._is_due = False
 
     async def submit(self, item: Item) -> Outcome:
         """Have one item committed and return its outcome.
@@ -163,26 +165,30 @@ class GroupCommit(Generic[Item, Outcome]):
 
     async def drain(self) -> None:
         """Wait until nothing is waiting or being committed."""
-        while self._running is not None:
-            await asyncio.wait([self._running])
+        while self._running:
+            await asyncio.wait(self._running)
 
     def _see_to_the_queue(self) -> None:
-        if self._running is None and self._queue:
-            # In no caller's context: what is logged about a batch is no one request's.
-            self._running = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
+        if not self._queue or self._is_due or (self._running and not self._database.writes_in_turn):
+            return
+        self._is_due = True
+        # In no caller's context: what is logged about a batch is no one request's.
+        self._running.add(asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context()))
 
     async def _run(self) -> None:
         try:
-            while self._queue:
-                await self._commit_batch(_Batch(self._take))
-                refused, self._refused = self._refused, []
-                for waiting, refusal in refused:
-                    _refuse(waiting, refusal)
+            await self._commit_batch(_Batch(self._take))
+            refused, self._refused = self._refused, []
+            for waiting, refusal in refused:
+                _refuse(waiting, refusal)
         finally:
-            self._running = None
+            self._running.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            self._see_to_the_queue()
 
     def _take(self) -> list[_Waiting[Item, Outcome]]:
         """Take what is due of the queue, perhaps on a thread of the database's: nobody is answered here."""
+        # Before looking: who comes from here on and is not seen asks for the next one.
+        self._is_due = False
         taken: list[_Waiting[Item, Outcome]] = []
         while self._queue and len(taken) < self._max_batch:
             waiting = self._queue.popleft()

@@ -62,6 +62,8 @@ class PostgresDatabase:
     accounts that it names. A transaction of writing that takes longer than `write_limit_s` is given up.
     """
 
+    writes_in_turn = False
+
     def __init__(
         self,
         url: str,

@@ -83,6 +83,8 @@ def sync_engine(path: Path, *, read_only: bool = False) -> sa.Engine:
 class SqliteDatabase:
     """An open SQLite file; `patience_s` is how long a write waits for its turn among all who write."""
 
+    writes_in_turn = True
+
     def __init__(self, path: Path, *, patience_s: float = _PATIENCE_S) -> None:
         reading = sync_engine(path, read_only=True)
         self._writer = Writer(sync_engine(path), _write, Turnstile(path), patience_s)

@@ -77,6 +77,11 @@ class Database(Protocol):
     let no driver's error out: StoreUnavailable, IntegrityViolation or StoreCorrupt come in their place.
     """
 
+    @property
+    def writes_in_turn(self) -> bool:
+        """Whether writes run one after the other, in the order in which they were asked for."""
+        ...
+
     async def read(self, work: Work[T]) -> T:
         """Run work that changes nothing, on one consistent state."""
         ...

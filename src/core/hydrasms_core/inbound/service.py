@@ -138,6 +138,8 @@ class Inbound:
 class _Reading:
     """A database that only reads, for batches that change nothing."""
 
+    writes_in_turn = False
+
     def __init__(self, database: Database) -> None:
         self.read = database.read
         self.close = database.close
