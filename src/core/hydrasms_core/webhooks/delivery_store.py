@@ -38,10 +38,11 @@ _FIND_QUEUES = sa.text(
     " (SELECT min(o.due_at_ms) FROM webhook_outbox AS o WHERE o.endpoint_id = f.endpoint_id) AS due_at_ms"
     " FROM found AS f WHERE f.endpoint_id IS NOT NULL),"
     " due AS (SELECT h.account_id, h.endpoint_id, h.due_at_ms,"
-    " CASE WHEN e.failing_since_ms IS NULL THEN 0 ELSE 1 END AS failing"
+    " CASE WHEN e.failing_since_ms IS NULL THEN 0 ELSE 1 END AS failing,"
+    " CASE WHEN e.retries THEN 1 ELSE 0 END AS retries"
     " FROM heads AS h LEFT JOIN webhook_endpoints AS e ON e.account_id = h.account_id AND e.id = h.endpoint_id"
     " WHERE h.due_at_ms <= :now_ms ORDER BY failing, h.due_at_ms LIMIT :most)"
-    " SELECT n.next_ms, d.account_id, d.endpoint_id, d.failing"
+    " SELECT n.next_ms, d.account_id, d.endpoint_id, d.failing, d.retries"
     " FROM (SELECT min(due_at_ms) AS next_ms FROM heads WHERE due_at_ms > :now_ms) AS n"
     " LEFT JOIN due AS d ON true ORDER BY d.failing, d.due_at_ms"
 ).bindparams(sa.bindparam("now_ms", type_=MILLIS), sa.bindparam("most", type_=MILLIS))
@@ -177,7 +178,9 @@ async def find_queues(tx: Transaction, *, now_ms: int) -> tuple[list[Queue], int
     """
     found = await tx.execute(_FIND_QUEUES, {"now_ms": now_ms, "most": MAX_QUEUES})
     rows: list[tuple[Any, ...]] = [tuple(row) for row in found]
-    return [Queue(row[1], row[2], bool(row[3])) for row in rows if row[1] is not None], rows[0][0]
+    return [Queue(row[1], row[2], bool(row[3]), bool(row[4])) for row in rows if row[1] is not None], rows[0][
+        0
+    ]
 
 
 async def find_heads(
