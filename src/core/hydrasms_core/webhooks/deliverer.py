@@ -8,25 +8,22 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from prometheus_client import Counter
-
 from hydrasms_base.clock import Clock
 from hydrasms_base.log import get_logger
 from hydrasms_base.metrics import Metrics
 from hydrasms_base.sealing import Unsealable
-from hydrasms_core.db.group_commit import GroupCommit
 from hydrasms_core.db.transaction import Database, Transaction
 from hydrasms_core.errors import StoreUnavailable
 from hydrasms_core.messaging.clock_jumps import ClockJumps
 from hydrasms_core.messaging.lanes import OneLane
 from hydrasms_core.messaging.ports import Happenings, Lanes
 from hydrasms_core.settings import WebhookSettings
-from hydrasms_core.webhooks.handover import Claim, Ended, Handover, Held, Settled
+from hydrasms_core.webhooks.handover import Claim, Ended, Handover, Held
 from hydrasms_core.webhooks.in_hand import InHand
-from hydrasms_core.webhooks.model import DeliveryStatus
 from hydrasms_core.webhooks.ports import Answered, Poster, Refusal, Unanswered
 from hydrasms_core.webhooks.posts import masked, post_of
 from hydrasms_core.webhooks.sealed import EndpointSecrets
+from hydrasms_core.webhooks.settling import Settler
 from hydrasms_core.webhooks.sharing import Queue
 from hydrasms_core.work_loop import FRUITLESS_S, WorkLoop
 
@@ -34,7 +31,6 @@ from hydrasms_core.work_loop import FRUITLESS_S, WorkLoop
 _STALE_S = 1.0
 # A claim is renewed so many times a lease, so that one renewal may fail.
 _RENEWALS = 3
-_MAX_SETTLED = 256
 
 log = get_logger(__name__)
 
@@ -65,10 +61,6 @@ class Deliverer:
         self._settings = settings or WebhookSettings()
         self._lanes: Lanes = lanes or OneLane()
         self._handover = Handover(happenings, clock, self._settings, jitter)
-        self._settlers: list[GroupCommit[Ended, Settled]] = [
-            GroupCommit(database, self._handover.settle, max_batch=_MAX_SETTLED)
-            for _ in range(self._lanes.number)
-        ]
         self._in_hand = InHand(self._settings)
         self._group: asyncio.TaskGroup
         # Whether there was more to do than could be begun, so that every end is a beginning.
@@ -78,22 +70,10 @@ class Deliverer:
         # The clock may have been set back before anybody was there to notice.
         self._behind = True
         self._loop = WorkLoop("deliverer", pace_s=self._settings.pace_s)
-        self._attempts = metrics.counter(
-            "webhook_attempts", "Attempts to push to a webhook, by how they ended.", ("outcome",)
-        )
-        self._settled = metrics.counter(
-            "webhook_settlements",
-            "What attempts made of their pushes: their new statuses, or that the claim was lost.",
-            ("status",),
-        )
-        # Looking a labelled child up costs more than counting does.
-        self._counters: dict[tuple[Counter, str], Counter] = {}
         self._given_up = metrics.counter(
             "webhook_given_up", "Pushes that were not attempted any more, for they had no receiver."
         )
-        self._disabled = metrics.counter(
-            "webhooks_disabled", "Webhooks that were disabled for their failures."
-        )
+        self._settler = Settler(database, self._handover, self._lanes, self._loop, metrics, self._let_go)
 
     def wake(self) -> None:
         """Say that there may be something to push. Call it on the loop's thread, after the commit."""
@@ -229,38 +209,29 @@ class Deliverer:
         A process that was stopped for longer than its lease wakes up here with a push that others have taken over by
         then: it does not post it.
         """
-        try:
-            await self._attempt(held)
-        finally:
-            self._in_hand.let_go(held)
-        self._go_on()
-
-    async def _attempt(self, held: Held) -> None:
         waited_s = self._clock.monotonic() - held.taken_at
         if waited_s >= self._settings.lease_s:
             log.warning("webhook_claim_outlived", delivery_id=held.due.id)
+            self._in_hand.let_go(held)
+            self._go_on()
             return
         if waited_s >= _STALE_S:
             await self._give_back([held])
             return
         began_at_ms = self._clock.now_ms()
         answer = await self._post(held, began_at_ms)
-        self._count(self._attempts, _outcome(answer))
-        withdrawn: list[Held] = []
+        await self._settler.add(Ended(held, answer, began_at_ms, self._clock.now_ms()), self._group)
         if isinstance(answer, Answered) and 200 <= answer.status <= 299:
             self._in_hand.leave_receiver(held)
             self._go_on()
-        else:
-            # One attempt at a time goes to a receiver that fails, and none to one that is disabled for it.
-            withdrawn = self._in_hand.withdraw(held.due.endpoint_id)
-        await self._settle(Ended(held, answer, began_at_ms, self._clock.now_ms()))
-        await self._give_back(withdrawn)
+        # One attempt at a time goes to a receiver that fails, and none to one that is disabled for it.
+        elif withdrawn := self._in_hand.withdraw(held.due.endpoint_id):
+            await self._give_back(withdrawn)
 
-    def _count(self, counted: Counter, label: str) -> None:
-        child = self._counters.get((counted, label))
-        if child is None:
-            child = self._counters[counted, label] = counted.labels(label)
-        child.inc()
+    def _let_go(self, ends: Sequence[Ended]) -> None:
+        for ended in ends:
+            self._in_hand.let_go(ended.held)
+        self._go_on()
 
     def _go_on(self) -> None:
         """Begin others in the place of an attempt."""
@@ -281,30 +252,3 @@ class Deliverer:
             log.exception("poster_failed", delivery_id=held.due.id)
             failure = "The attempt failed on our side."
         return Unanswered(Refusal.PROTOCOL, failure, self._clock.monotonic() - began)
-
-    async def _settle(self, ended: Ended) -> None:
-        """Commit the end of an attempt, for as long as it takes: it is all that is known of what a receiver has."""
-        settler = self._settlers[await self._lane_of(ended)]
-        settled = await self._loop.settle(partial(settler.submit, ended), delivery_id=ended.held.due.id)
-        if settled is not None:
-            self._tell(ended, settled)
-
-    async def _lane_of(self, ended: Ended) -> int:
-        # It was found for the claim, and an account never moves.
-        return await self._lanes.of(ended.held.due.account_id)
-
-    def _tell(self, ended: Ended, settled: Settled) -> None:
-        self._count(self._settled, "claim_lost" if settled.status is None else settled.status.value)
-        if settled.status is None:
-            log.warning("webhook_claim_lost", delivery_id=ended.held.due.id)
-        if settled.disabled:
-            log.warning("webhook_disabled", endpoint_id=ended.held.due.endpoint_id)
-            self._disabled.inc()
-        if settled.status is DeliveryStatus.PENDING:
-            # It falls due before the loop expects anything to.
-            self.wake()
-
-
-def _outcome(answer: Answered | Unanswered) -> str:
-    """Return how an attempt ended, in few words for a counter: the class of an answer's status, or why none came."""
-    return f"{answer.status // 100}xx" if isinstance(answer, Answered) else answer.refusal.value
