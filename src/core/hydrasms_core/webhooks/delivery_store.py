@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import orjson
 import sqlalchemy as sa
 
 from hydrasms_core.db.dialect import SetStatement
@@ -81,6 +82,16 @@ _FINISH = SetStatement(
     "DELETE FROM webhook_outbox {keyed:delivery_id,account_id,claim} AND {accounts:webhook_outbox}"
     " RETURNING webhook_outbox.delivery_id",
     _HELD,
+)
+# As one value, because on SQLite the interpreter's lock changes hands for every row that is fetched, and after each
+# the writer waits for the loop to let go of it.
+_STILL_HELD = SetStatement(
+    "SELECT json_group_array(o.delivery_id) FROM {rows} JOIN webhook_outbox AS o ON o.delivery_id = {r.delivery_id}"
+    " AND o.account_id = r.account_id AND o.claim = r.claim",
+    _HELD,
+)
+_FORGET_HELD = SetStatement(
+    "DELETE FROM webhook_outbox {keyed:delivery_id,account_id,claim} AND {accounts:webhook_outbox}", _HELD
 )
 _INSERT_ATTEMPTS = SetStatement(
     "INSERT INTO webhook_attempts"
@@ -230,6 +241,10 @@ async def schedule(tx: Transaction, scheduled: Sequence[tuple[str, str, str, int
 
 async def finish(tx: Transaction, finished: Sequence[tuple[str, str, str]]) -> set[str]:
     """Take (account, delivery, claim) out of the outbox; returns the ids of those held."""
+    if tx.dialect == "sqlite":
+        [(held,)] = await tx.execute_set(_STILL_HELD, finished)
+        await tx.execute_set(_FORGET_HELD, finished)
+        return set(orjson.loads(held))
     return {row[0] for row in await tx.execute_set(_FINISH, finished)}
 
 
