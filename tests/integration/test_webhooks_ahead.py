@@ -40,6 +40,10 @@ async def claimed(world):
     return sum(row["claim"] != "" for row in await rows_of(world.database, webhook_outbox))
 
 
+async def is_queued(world, number):
+    return len(await rows_of(world.database, webhook_outbox)) == number
+
+
 async def with_one_ahead(world):
     """Wait until the second of what is queued is under way and the third claimed."""
     queued = len(await rows_of(world.database, webhook_outbox))
@@ -124,6 +128,7 @@ async def test_without_retries_nothing_is_claimed_before_it_begins(make_world):
         await world.pushed(*[endpoint_id] * 4)
         for number in range(1, 5):
             await world.poster.until_posted(number)
+            await world.until(lambda number=number: is_queued(world, 5 - number))
             world.deliverer.wake()
             await world.observed.next_read()
             assert await claimed(world) == 1

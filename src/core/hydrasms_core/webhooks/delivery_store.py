@@ -40,7 +40,7 @@ _FIND_QUEUES = sa.text(
     " FROM found AS f WHERE f.endpoint_id IS NOT NULL),"
     " due AS (SELECT h.account_id, h.endpoint_id, h.due_at_ms,"
     " CASE WHEN e.failing_since_ms IS NULL THEN 0 ELSE 1 END AS failing,"
-    " CASE WHEN e.retries THEN 1 ELSE 0 END AS retries"
+    " coalesce(e.retries, 0) AS retries"
     " FROM heads AS h LEFT JOIN webhook_endpoints AS e ON e.account_id = h.account_id AND e.id = h.endpoint_id"
     " WHERE h.due_at_ms <= :now_ms ORDER BY failing, h.due_at_ms LIMIT :most)"
     " SELECT n.next_ms, d.account_id, d.endpoint_id, d.failing, d.retries"
@@ -86,7 +86,7 @@ _FINISH = SetStatement(
 # As one value, because on SQLite the interpreter's lock changes hands for every row that is fetched, and after each
 # the writer waits for the loop to let go of it.
 _STILL_HELD = SetStatement(
-    "SELECT json_group_array(o.delivery_id) FROM {rows} JOIN webhook_outbox AS o ON o.delivery_id = {r.delivery_id}"
+    "SELECT {listed:o.delivery_id} FROM {rows} JOIN webhook_outbox AS o ON o.delivery_id = {r.delivery_id}"
     " AND o.account_id = r.account_id AND o.claim = r.claim",
     _HELD,
 )
@@ -200,7 +200,11 @@ async def find_heads(
     """Return the longest due of each of these endpoints, so many each, as (account, endpoint, delivery) in order."""
     parameters = {"now_ms": now_ms, "held_due_ms": 0 if spare else now_ms}
     rows = await tx.execute_set(_heads(each), endpoints, parameters)
-    return [(row[0], row[1], row[2]) for row in rows if row[2] is not None]
+    return [
+        (account_id, endpoint_id, delivery_id)
+        for account_id, endpoint_id, listed in rows
+        for delivery_id in orjson.loads(listed or "[]")
+    ]
 
 
 async def take(tx: Transaction, keys: Sequence[Key], *, now_ms: int, spare: bool = False) -> list[Due]:
@@ -289,14 +293,10 @@ def keys_of(deliveries: Iterable[Due]) -> list[Key]:
 @lru_cache
 def _heads(each: int) -> SetStatement:
     """Return what finds so many deliveries of every endpoint: neither database lets a LIMIT depend on a row."""
-    nth = (
-        "SELECT q.account_id, q.endpoint_id, (SELECT o.delivery_id FROM webhook_outbox AS o"
-        f" WHERE o.endpoint_id = q.endpoint_id AND {_IS_DUE} AND {{accounts:o}}"
-        f" ORDER BY o.due_at_ms, o.delivery_id LIMIT 1 OFFSET {number}) FROM q"
-        for number in range(each)
-    )
     return SetStatement(
-        f"WITH q AS (SELECT r.account_id, r.endpoint_id FROM {{rows}}) {' UNION ALL '.join(nth)}",
+        "SELECT r.account_id, r.endpoint_id, (SELECT {listed:h.delivery_id} FROM (SELECT o.delivery_id"
+        f" FROM webhook_outbox AS o WHERE o.endpoint_id = r.endpoint_id AND {_IS_DUE} AND {{accounts:o}}"
+        f" ORDER BY o.due_at_ms, o.delivery_id LIMIT {each}) AS h) FROM {{rows}} WHERE true",
         ("account_id", "endpoint_id"),
     )
 
