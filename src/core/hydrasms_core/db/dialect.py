@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 _TOKEN = re.compile(
-    r"\{(?:rows|keyed:[a-z_=,]+|[a-z]\.[a-z_]+|listed:[a-z]\.[a-z_]+|(?:accounts|lock|claim):[a-z_]+)\}|:[a-z_]+\b", re.ASCII
+    r"\{(?:rows|keyed:[a-z_=,]+|(?:listed:)?[a-z]\.[a-z_]+|(?:accounts|lock|claim):[a-z_]+)\}|:[a-z_]+\b",
+    re.ASCII,
 )
 _CHANGE = re.compile(r"(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", re.ASCII)
 # Of a statement that can be refused SQLite copies every page that it changes, so as to undo it alone. Nobody wants
