@@ -54,7 +54,7 @@ EXEMPT = {
 PUSHING = (
     "INSERT INTO webhook_deliveries",
     "INSERT INTO webhook_outbox",
-    "WITH q AS (",
+    "json_agg(h.delivery_id)",
     "JOIN webhook_outbox AS o ON",
     "UPDATE webhook_outbox SET claim =",
     "UPDATE webhook_outbox SET due_at_ms = $",

@@ -16,7 +16,7 @@ import pytest
 from hydrasms_base.clock import SystemClock
 from hydrasms_base.networks import networks
 from hydrasms_core.settings import WebhookSettings
-from hydrasms_core.webhooks import deliverer, sharing
+from hydrasms_core.webhooks import in_hand, sharing
 from hydrasms_core.webhooks.addresses import Guard
 from hydrasms_core.webhooks.connector import BUDGET_S, Connector
 from hydrasms_core.webhooks.ports import MAX_ANSWER_BYTES
@@ -208,7 +208,7 @@ def in_order(queues, busy, *, free, free_for_failing, most):
 @pytest.mark.parametrize("share_out", [sharing.share_out, in_order], ids=["in turns", "as they come"])
 async def test_without_a_limit_to_each_receiver_the_healthy_would_wait(observed, monkeypatch, share_out):
     """The control: taking turns is not enough, for who holds an attempt longest ends up with all of them."""
-    monkeypatch.setattr(deliverer, "share_out", share_out)
+    monkeypatch.setattr(in_hand, "share_out", share_out)
     limits = {"max_in_flight": IN_FLIGHT, "max_per_receiver": IN_FLIGHT}
     async with street(observed, BUDGET_S, **limits) as there, there.world.killed():
         await there.wave()

@@ -311,7 +311,7 @@ def test_an_endpoint_fails_from_the_first_failure_after_the_last_success():
 
 
 def _queues(*names):
-    return [Queue("a", name, name.startswith("failing")) for name in names]
+    return [Queue("a", name, name.startswith("failing"), True) for name in names]
 
 
 def _shared(queues, busy=None, *, free=10, failing=5, most=4):
@@ -341,7 +341,7 @@ def test_an_endpoint_that_fails_gets_one_and_all_that_fail_a_part():
     st.integers(1, 5),
 )
 def test_no_share_is_beyond_a_limit_and_nothing_is_left_that_could_be_given(ends, free, failing, most):
-    queues = [Queue("a", str(n), fails) for n, (fails, _) in enumerate(ends)]
+    queues = [Queue("a", str(n), fails, True) for n, (fails, _) in enumerate(ends)]
     busy = {str(n): count for n, (_, count) in enumerate(ends)}
     shares = share_out(queues, busy, free=free, free_for_failing=failing, most=most)
     given_to_failing = sum(share for queue, share in shares.items() if queue.failing)

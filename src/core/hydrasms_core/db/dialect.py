@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 _TOKEN = re.compile(
-    r"\{(?:rows|keyed:[a-z_=,]+|[a-z]\.[a-z_]+|(?:accounts|lock|claim):[a-z_]+)\}|:[a-z_]+\b", re.ASCII
+    r"\{(?:rows|keyed:[a-z_=,]+|(?:listed:)?[a-z]\.[a-z_]+|(?:accounts|lock|claim):[a-z_]+)\}|:[a-z_]+\b",
+    re.ASCII,
 )
 _CHANGE = re.compile(r"(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", re.ASCII)
 # Of a statement that can be refused SQLite copies every page that it changes, so as to undo it alone. Nobody wants
@@ -65,6 +66,7 @@ class SetStatement:
     - `{accounts:t}`, a condition: the table t is looked at for the accounts of the batch alone. It changes
       nothing that is found. Where t is partitioned by account it is what keeps a statement to the partitions of
       those accounts; elsewhere it is left out, because it leads the planner to read all that those accounts have.
+    - `{listed:t.a}`, an aggregate: one JSON array, as text, of the values of the column a of t.
     - `{lock:t}` at the end of a SELECT: its rows of t are locked until the transaction ends.
     - `{claim:t}` likewise, but rows that somebody else has locked are passed over.
 
@@ -155,6 +157,8 @@ class SetStatement:
                 return f"WHERE ({', '.join(theirs)}) IN (SELECT {picked} FROM {batch})"
             if kind == "accounts":
                 return "true"
+            if kind == "listed":
+                return f"json_group_array({named})"
             return kind if "." in kind else ""
 
         text = self._woven([filled(token) for token in self._tokens])
@@ -186,6 +190,8 @@ class SetStatement:
                     raise ValueError("the batch names no accounts")
                 accounts = f"{target}.account_id = ANY(${first + self._accounts}::text[])"
                 filled.append(accounts if partitioned else "true")
+            elif kind == "listed":
+                filled.append(f"json_agg({target})::text")
             elif kind == "lock":
                 filled.append(f"FOR UPDATE OF {target}")
             elif kind == "claim":

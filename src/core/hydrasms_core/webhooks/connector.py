@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from multidict import istr
 
 from hydrasms_base.alarm import Alarm
 from hydrasms_base.clock import Clock
@@ -28,7 +29,12 @@ _RECEIVED_BYTES = 16_384
 """How much the system receives ahead. It is all that is read at once, so that whoever sends without end, such as
 interim answers by the million, keeps the loop from others for a moment alone."""
 _KEEP_ALIVE_S = 30.0
-_HEADERS = {"User-Agent": "hydrasms-webhooks", "Accept": "*/*", "Accept-Encoding": "identity"}
+# Names of this type need not be brought to lower case for every request.
+_HEADERS: dict[str, str] = {
+    istr("User-Agent"): "hydrasms-webhooks",
+    istr("Accept"): "*/*",
+    istr("Accept-Encoding"): "identity",
+}
 
 # All time is the attempt's, and one clock runs for it.
 _NO_TIMEOUTS = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
@@ -78,7 +84,6 @@ class Connector:
                 limit=0,
                 keepalive_timeout=_KEEP_ALIVE_S,
             ),
-            headers=_HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=_NO_TIMEOUTS,
             trust_env=False,
@@ -102,7 +107,7 @@ class Connector:
             if attempt.response is None:
                 return unanswered(error, out_of_time=budget.has_rung, after_s=self._clock.monotonic() - began)
         finally:
-            if attempt.response is not None:
+            if attempt.response is not None and not attempt.response.closed:
                 # Reads nothing more: what was not read to its end goes, with its connection.
                 attempt.response.close()
         response = attempt.response
@@ -131,11 +136,18 @@ class Connector:
                 raise
             response = await self._answer(target.url, headers, body)
         attempt.response = response
-        while len(attempt.answer) < MAX_ANSWER_BYTES and not response.content.at_eof():
-            attempt.answer += await response.content.read(MAX_ANSWER_BYTES - len(attempt.answer))
+        content = response.content
+        if content.is_eof():
+            # It came together with the headers.
+            attempt.answer = content.read_nowait(MAX_ANSWER_BYTES)
+            return
+        while len(attempt.answer) < MAX_ANSWER_BYTES and not content.at_eof():
+            attempt.answer += await content.read(MAX_ANSWER_BYTES - len(attempt.answer))
 
     async def _answer(self, url: Any, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
-        return await self._session.post(url, headers=headers, data=body, allow_redirects=False)
+        return await self._session.post(
+            url, headers={**_HEADERS, **headers}, data=body, allow_redirects=False
+        )
 
     def _checked_socket(self, address: tuple[Any, ...]) -> socket.socket:
         """Return a socket for an address that is about to be connected to, given as `getaddrinfo` gives it.

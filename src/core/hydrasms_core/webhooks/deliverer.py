@@ -1,38 +1,36 @@
 """The deliverer: takes what is due out of the queue of pushes and posts it to its receivers."""
 
 import asyncio
-import collections
 import contextlib
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-
-from prometheus_client import Counter
 
 from hydrasms_base.clock import Clock
 from hydrasms_base.log import get_logger
 from hydrasms_base.metrics import Metrics
 from hydrasms_base.sealing import Unsealable
-from hydrasms_core.db.group_commit import GroupCommit
 from hydrasms_core.db.transaction import Database, Transaction
 from hydrasms_core.errors import StoreUnavailable
 from hydrasms_core.messaging.clock_jumps import ClockJumps
 from hydrasms_core.messaging.lanes import OneLane
 from hydrasms_core.messaging.ports import Happenings, Lanes
 from hydrasms_core.settings import WebhookSettings
-from hydrasms_core.webhooks.handover import Claim, Ended, Handover, Held, Settled
-from hydrasms_core.webhooks.model import DeliveryStatus
+from hydrasms_core.webhooks.handover import Claim, Ended, Handover, Held
+from hydrasms_core.webhooks.in_hand import InHand
 from hydrasms_core.webhooks.ports import Answered, Poster, Refusal, Unanswered
 from hydrasms_core.webhooks.posts import masked, post_of
 from hydrasms_core.webhooks.sealed import EndpointSecrets
-from hydrasms_core.webhooks.sharing import Queue, share_out
+from hydrasms_core.webhooks.settling import Settler
+from hydrasms_core.webhooks.sharing import Queue
 from hydrasms_core.work_loop import FRUITLESS_S, WorkLoop
 
+# What was claimed ahead and has waited for so long is given back: its endpoint may have been changed meanwhile.
+_STALE_S = 1.0
 # A claim is renewed so many times a lease, so that one renewal may fail.
 _RENEWALS = 3
-_MAX_SETTLED = 256
 
 log = get_logger(__name__)
 
@@ -63,14 +61,8 @@ class Deliverer:
         self._settings = settings or WebhookSettings()
         self._lanes: Lanes = lanes or OneLane()
         self._handover = Handover(happenings, clock, self._settings, jitter)
-        self._settlers: list[GroupCommit[Ended, Settled]] = [
-            GroupCommit(database, self._handover.settle, max_batch=_MAX_SETTLED)
-            for _ in range(self._lanes.number)
-        ]
-        self._in_flight: dict[str, Held] = {}
-        # Those that may still keep their receivers busy: what was answered 2xx waits for its commit alone, and the
-        # next attempt need not wait for that. What failed does: it may be the end of its endpoint.
-        self._begun: dict[str, Held] = {}
+        self._in_hand = InHand(self._settings)
+        self._group: asyncio.TaskGroup
         # Whether there was more to do than could be begun, so that every end is a beginning.
         self._hungry = False
         self._jumps = ClockJumps(clock)
@@ -78,22 +70,10 @@ class Deliverer:
         # The clock may have been set back before anybody was there to notice.
         self._behind = True
         self._loop = WorkLoop("deliverer", pace_s=self._settings.pace_s)
-        self._attempts = metrics.counter(
-            "webhook_attempts", "Attempts to push to a webhook, by how they ended.", ("outcome",)
-        )
-        self._settled = metrics.counter(
-            "webhook_settlements",
-            "What attempts made of their pushes: their new statuses, or that the claim was lost.",
-            ("status",),
-        )
-        # Looking a labelled child up costs more than counting does.
-        self._counters: dict[tuple[Counter, str], Counter] = {}
         self._given_up = metrics.counter(
             "webhook_given_up", "Pushes that were not attempted any more, for they had no receiver."
         )
-        self._disabled = metrics.counter(
-            "webhooks_disabled", "Webhooks that were disabled for their failures."
-        )
+        self._settler = Settler(database, self._handover, self._lanes, self._loop, metrics, self._let_go)
 
     def wake(self) -> None:
         """Say that there may be something to push. Call it on the loop's thread, after the commit."""
@@ -117,6 +97,7 @@ class Deliverer:
         async with asyncio.TaskGroup() as beside:
             renewing = beside.create_task(self._keep_leases())
             await self._loop.run(self._turn)
+            await self._give_back(self._in_hand.withdraw())
             renewing.cancel()
 
     async def stop(self) -> None:
@@ -134,15 +115,16 @@ class Deliverer:
                 log.warning("webhooks_brought_forward", deliveries=brought)
         # Reading keeps nobody from writing: most looks find nothing.
         queues, next_ms = await self._database.read(self._handover.find_queues)
-        shares = self._shared_out(queues)
+        shares = self._in_hand.shares(queues)
+        self._hungry = bool(queues)
+        self._group = attempts
         taken = 0
         for lane_shares in (await self._by_lane(shares)).values():
             claim = await self._claimed(lane_shares)
             taken += len(claim.held) + claim.given_up
             self._given_up.inc(claim.given_up)
-            for held in claim.held:
-                self._in_flight[held.due.id] = self._begun[held.due.id] = held
-                attempts.create_task(self._deliver(claim, held))
+            self._in_hand.take(claim.held)
+            self._begin()
         rest_s = self._settings.idle_s
         if shares:
             if not taken:
@@ -154,20 +136,10 @@ class Deliverer:
             rest_s = min(rest_s, max(next_ms - self._clock.now_ms(), 1) / 1000)
         return rest_s
 
-    def _shared_out(self, queues: list[Queue]) -> dict[Queue, int]:
-        settings, begun = self._settings, self._begun.values()
-        busy = collections.Counter(held.due.endpoint_id for held in begun)
-        # As many again may wait for their commits: no more is begun than can be settled.
-        unsettled = len(self._in_flight) - len(self._begun)
-        shares = share_out(
-            queues,
-            busy,
-            free=settings.max_in_flight - len(self._begun) - max(0, unsettled - settings.max_in_flight),
-            free_for_failing=settings.max_failing - sum(held.target.failing for held in begun),
-            most=settings.max_per_receiver,
-        )
-        self._hungry = bool(queues)
-        return shares
+    def _begin(self) -> None:
+        """Begin as many attempts as may be under way."""
+        while not self._loop.is_stopping and (held := self._in_hand.begin()):
+            self._group.create_task(self._deliver(held))
 
     async def _by_lane(self, shares: Mapping[Queue, int]) -> Mapping[int, dict[Queue, int]]:
         lanes: defaultdict[int, dict[Queue, int]] = defaultdict(dict)
@@ -180,7 +152,7 @@ class Deliverer:
         has run out, and count as one of a worker that died.
         """
         claims: list[Claim] = []
-        in_flight = frozenset(self._in_flight)
+        in_hand = frozenset(self._in_hand.ids)
 
         async def work(tx: Transaction) -> Claim:
             # It may have waited long for its transaction: told to stop meanwhile, it takes nothing.
@@ -188,7 +160,7 @@ class Deliverer:
             # Just before the claim reads the clock.
             self._mind_the_clock()
             spare = self._clock.monotonic() < self._spares_until
-            claims.append(await self._handover.claim(tx, wanted, in_flight, spare=spare))
+            claims.append(await self._handover.claim(tx, wanted, in_hand, spare=spare))
             return claims[-1]
 
         return await self._database.write(work, lambda tx: self._handover.holds(tx, claims[-1]))
@@ -211,42 +183,59 @@ class Deliverer:
         """Renew the claims of what is under way, three times a lease, until cancelled."""
         while True:
             await asyncio.sleep(self._settings.lease_s / _RENEWALS)
-            lanes: defaultdict[int, list[Held]] = defaultdict(list)
             with contextlib.suppress(StoreUnavailable):
-                for held in list(self._in_flight.values()):
-                    lanes[await self._lanes.of(held.due.account_id)].append(held)
-                for renewed in lanes.values():
+                for renewed in await self._held_by_lane(list(self._in_hand.held)):
                     await self._database.write(partial(self._handover.renew, held=renewed))
 
-    async def _deliver(self, claim: Claim, held: Held) -> None:
+    async def _held_by_lane(self, held: Sequence[Held]) -> Collection[list[Held]]:
+        lanes: defaultdict[int, list[Held]] = defaultdict(list)
+        for each in held:
+            lanes[await self._lanes.of(each.due.account_id)].append(each)
+        return lanes.values()
+
+    async def _give_back(self, held: Sequence[Held]) -> None:
+        """Let go of what was not begun."""
+        for given in await self._held_by_lane(held):
+            back = partial(self._handover.give_back, held=given)
+            await self._loop.settle(partial(self._database.write, back), given_back=len(given))
+        for each in held:
+            self._in_hand.let_go(each)
+        if held:
+            self.wake()
+
+    async def _deliver(self, held: Held) -> None:
         """See one push through: to its receiver, and the answer to the store.
 
         A process that was stopped for longer than its lease wakes up here with a push that others have taken over by
         then: it does not post it.
         """
-        try:
-            if self._clock.monotonic() - claim.taken_at >= self._settings.lease_s:
-                log.warning("webhook_claim_outlived", delivery_id=held.due.id)
-                return
-            began_at_ms = self._clock.now_ms()
-            answer = await self._post(held, began_at_ms)
-            self._count(self._attempts, _outcome(answer))
-            if isinstance(answer, Answered) and 200 <= answer.status <= 299:
-                self._leave_receiver(held)
-            await self._settle(Ended(held, answer, began_at_ms, self._clock.now_ms()))
-        finally:
-            del self._in_flight[held.due.id]
-            self._leave_receiver(held)
+        waited_s = self._clock.monotonic() - held.taken_at
+        if waited_s >= self._settings.lease_s:
+            log.warning("webhook_claim_outlived", delivery_id=held.due.id)
+            self._in_hand.let_go(held)
+            self._go_on()
+            return
+        if waited_s >= _STALE_S:
+            await self._give_back([held])
+            return
+        began_at_ms = self._clock.now_ms()
+        answer = await self._post(held, began_at_ms)
+        await self._settler.add(Ended(held, answer, began_at_ms, self._clock.now_ms()), self._group)
+        if isinstance(answer, Answered) and 200 <= answer.status <= 299:
+            self._in_hand.leave_receiver(held)
+            self._go_on()
+        # One attempt at a time goes to a receiver that fails, and none to one that is disabled for it.
+        elif withdrawn := self._in_hand.withdraw(held.due.endpoint_id):
+            await self._give_back(withdrawn)
 
-    def _count(self, counted: Counter, label: str) -> None:
-        child = self._counters.get((counted, label))
-        if child is None:
-            child = self._counters[counted, label] = counted.labels(label)
-        child.inc()
+    def _let_go(self, ends: Sequence[Ended]) -> None:
+        for ended in ends:
+            self._in_hand.let_go(ended.held)
+        self._go_on()
 
-    def _leave_receiver(self, held: Held) -> None:
-        """Let others begin in the place of an attempt."""
-        self._begun.pop(held.due.id, None)
+    def _go_on(self) -> None:
+        """Begin others in the place of an attempt."""
+        self._begin()
         if self._hungry:
             self.wake()
 
@@ -263,30 +252,3 @@ class Deliverer:
             log.exception("poster_failed", delivery_id=held.due.id)
             failure = "The attempt failed on our side."
         return Unanswered(Refusal.PROTOCOL, failure, self._clock.monotonic() - began)
-
-    async def _settle(self, ended: Ended) -> None:
-        """Commit the end of an attempt, for as long as it takes: it is all that is known of what a receiver has."""
-        settler = self._settlers[await self._lane_of(ended)]
-        settled = await self._loop.settle(partial(settler.submit, ended), delivery_id=ended.held.due.id)
-        if settled is not None:
-            self._tell(ended, settled)
-
-    async def _lane_of(self, ended: Ended) -> int:
-        # It was found for the claim, and an account never moves.
-        return await self._lanes.of(ended.held.due.account_id)
-
-    def _tell(self, ended: Ended, settled: Settled) -> None:
-        self._count(self._settled, "claim_lost" if settled.status is None else settled.status.value)
-        if settled.status is None:
-            log.warning("webhook_claim_lost", delivery_id=ended.held.due.id)
-        if settled.disabled:
-            log.warning("webhook_disabled", endpoint_id=ended.held.due.endpoint_id)
-            self._disabled.inc()
-        if settled.status is DeliveryStatus.PENDING:
-            # It falls due before the loop expects anything to.
-            self.wake()
-
-
-def _outcome(answer: Answered | Unanswered) -> str:
-    """Return how an attempt ended, in few words for a counter: the class of an answer's status, or why none came."""
-    return f"{answer.status // 100}xx" if isinstance(answer, Answered) else answer.refusal.value

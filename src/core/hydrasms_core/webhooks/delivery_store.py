@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import orjson
 import sqlalchemy as sa
 
 from hydrasms_core.db.dialect import SetStatement
@@ -38,10 +39,11 @@ _FIND_QUEUES = sa.text(
     " (SELECT min(o.due_at_ms) FROM webhook_outbox AS o WHERE o.endpoint_id = f.endpoint_id) AS due_at_ms"
     " FROM found AS f WHERE f.endpoint_id IS NOT NULL),"
     " due AS (SELECT h.account_id, h.endpoint_id, h.due_at_ms,"
-    " CASE WHEN e.failing_since_ms IS NULL THEN 0 ELSE 1 END AS failing"
+    " CASE WHEN e.failing_since_ms IS NULL THEN 0 ELSE 1 END AS failing,"
+    " coalesce(e.retries, 0) AS retries"
     " FROM heads AS h LEFT JOIN webhook_endpoints AS e ON e.account_id = h.account_id AND e.id = h.endpoint_id"
     " WHERE h.due_at_ms <= :now_ms ORDER BY failing, h.due_at_ms LIMIT :most)"
-    " SELECT n.next_ms, d.account_id, d.endpoint_id, d.failing"
+    " SELECT n.next_ms, d.account_id, d.endpoint_id, d.failing, d.retries"
     " FROM (SELECT min(due_at_ms) AS next_ms FROM heads WHERE due_at_ms > :now_ms) AS n"
     " LEFT JOIN due AS d ON true ORDER BY d.failing, d.due_at_ms"
 ).bindparams(sa.bindparam("now_ms", type_=MILLIS), sa.bindparam("most", type_=MILLIS))
@@ -80,6 +82,16 @@ _FINISH = SetStatement(
     "DELETE FROM webhook_outbox {keyed:delivery_id,account_id,claim} AND {accounts:webhook_outbox}"
     " RETURNING webhook_outbox.delivery_id",
     _HELD,
+)
+# As one value, because on SQLite the interpreter's lock changes hands for every row that is fetched, and after each
+# the writer waits for the loop to let go of it.
+_STILL_HELD = SetStatement(
+    "SELECT {listed:o.delivery_id} FROM {rows} JOIN webhook_outbox AS o ON o.delivery_id = {r.delivery_id}"
+    " AND o.account_id = r.account_id AND o.claim = r.claim",
+    _HELD,
+)
+_FORGET_HELD = SetStatement(
+    "DELETE FROM webhook_outbox {keyed:delivery_id,account_id,claim} AND {accounts:webhook_outbox}", _HELD
 )
 _INSERT_ATTEMPTS = SetStatement(
     "INSERT INTO webhook_attempts"
@@ -177,7 +189,9 @@ async def find_queues(tx: Transaction, *, now_ms: int) -> tuple[list[Queue], int
     """
     found = await tx.execute(_FIND_QUEUES, {"now_ms": now_ms, "most": MAX_QUEUES})
     rows: list[tuple[Any, ...]] = [tuple(row) for row in found]
-    return [Queue(row[1], row[2], bool(row[3])) for row in rows if row[1] is not None], rows[0][0]
+    return [Queue(row[1], row[2], bool(row[3]), bool(row[4])) for row in rows if row[1] is not None], rows[0][
+        0
+    ]
 
 
 async def find_heads(
@@ -186,7 +200,11 @@ async def find_heads(
     """Return the longest due of each of these endpoints, so many each, as (account, endpoint, delivery) in order."""
     parameters = {"now_ms": now_ms, "held_due_ms": 0 if spare else now_ms}
     rows = await tx.execute_set(_heads(each), endpoints, parameters)
-    return [(row[0], row[1], row[2]) for row in rows if row[2] is not None]
+    return [
+        (account_id, endpoint_id, delivery_id)
+        for account_id, endpoint_id, listed in rows
+        for delivery_id in orjson.loads(listed or "[]")
+    ]
 
 
 async def take(tx: Transaction, keys: Sequence[Key], *, now_ms: int, spare: bool = False) -> list[Due]:
@@ -227,6 +245,10 @@ async def schedule(tx: Transaction, scheduled: Sequence[tuple[str, str, str, int
 
 async def finish(tx: Transaction, finished: Sequence[tuple[str, str, str]]) -> set[str]:
     """Take (account, delivery, claim) out of the outbox; returns the ids of those held."""
+    if tx.dialect == "sqlite":
+        [(held,)] = await tx.execute_set(_STILL_HELD, finished)
+        await tx.execute_set(_FORGET_HELD, finished)
+        return set(orjson.loads(held))
     return {row[0] for row in await tx.execute_set(_FINISH, finished)}
 
 
@@ -271,14 +293,10 @@ def keys_of(deliveries: Iterable[Due]) -> list[Key]:
 @lru_cache
 def _heads(each: int) -> SetStatement:
     """Return what finds so many deliveries of every endpoint: neither database lets a LIMIT depend on a row."""
-    nth = (
-        "SELECT q.account_id, q.endpoint_id, (SELECT o.delivery_id FROM webhook_outbox AS o"
-        f" WHERE o.endpoint_id = q.endpoint_id AND {_IS_DUE} AND {{accounts:o}}"
-        f" ORDER BY o.due_at_ms, o.delivery_id LIMIT 1 OFFSET {number}) FROM q"
-        for number in range(each)
-    )
     return SetStatement(
-        f"WITH q AS (SELECT r.account_id, r.endpoint_id FROM {{rows}}) {' UNION ALL '.join(nth)}",
+        "SELECT r.account_id, r.endpoint_id, (SELECT {listed:h.delivery_id} FROM (SELECT o.delivery_id"
+        f" FROM webhook_outbox AS o WHERE o.endpoint_id = r.endpoint_id AND {_IS_DUE} AND {{accounts:o}}"
+        f" ORDER BY o.due_at_ms, o.delivery_id LIMIT {each}) AS h) FROM {{rows}} WHERE true",
         ("account_id", "endpoint_id"),
     )
 

@@ -41,20 +41,22 @@ _CLOCKS_DIFFER_MS = 60_000
 
 
 class Held(NamedTuple):
-    """A push that a claim holds; `attempt` counts the one that the claim is for."""
+    """A push that a claim holds, and since when, by the clock that never jumps; `attempt` counts the one that the
+    claim is for.
+    """
 
     claim: str
     due: Due
     target: Target
     attempt: int
+    taken_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one claim took, how many pushes it gave up, and when it was made, by the clock that never jumps."""
+    """What one claim took, and how many pushes it gave up."""
 
     id: str
-    taken_at: float
     held: Sequence[Held]
     given_up: int
 
@@ -110,7 +112,7 @@ class Handover:
         taken = await delivery_store.take(tx, keys, now_ms=now_ms, spare=spare) if keys else []
         dead = [due for due in taken if _is_hopeless(due)]
         held = [
-            Held(claim_id, due, due.target, due.attempts + due.interrupted + 1)
+            Held(claim_id, due, due.target, due.attempts + due.interrupted + 1, taken_at)
             for due in taken
             if due.target is not None and not _is_hopeless(due)
         ]
@@ -123,7 +125,7 @@ class Handover:
         interrupted = [due for due in taken if due.interrupted]
         if interrupted:
             await self._record_interrupted(tx, interrupted, now_ms)
-        return Claim(claim_id, taken_at, held, len(dead))
+        return Claim(claim_id, held, len(dead))
 
     async def holds(self, tx: Transaction, claim: Claim) -> bool:
         """Tell whether a claim is there, all of which came to be together; one that took nothing is not."""
@@ -137,6 +139,15 @@ class Handover:
             [(each.due.account_id, each.due.id, each.claim) for each in held],
             until_ms=self._clock.now_ms() + self._lease_ms,
         )
+
+    async def give_back(self, tx: Transaction, held: Sequence[Held]) -> None:
+        """Let go of pushes that were not attempted: they are due, as early as they have been."""
+        now_ms = self._clock.now_ms()
+        due = [
+            (each.due.account_id, each.due.id, each.claim, min(each.due.created_at_ms, now_ms))
+            for each in held
+        ]
+        await delivery_store.schedule(tx, due)
 
     async def settle(self, tx: Transaction, ended: Sequence[Ended]) -> list[Settled]:
         """Commit what came of attempts, in the order of their ends, for those that their claims still hold."""

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 
 class Queue(NamedTuple):
-    """What waits for one endpoint; `failing` tells that its last attempt failed."""
+    """What waits for one endpoint; `failing` tells that its last attempt failed, `retries` that it wants another."""
 
     account_id: str
     endpoint_id: str
     failing: bool
+    retries: bool
 
 
 def share_out(

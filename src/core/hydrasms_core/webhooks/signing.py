@@ -12,11 +12,16 @@ import secrets
 from collections.abc import Iterable
 from importlib.metadata import version
 
+from multidict import istr
+
 from hydrasms_base.secret import Secret
 
 _PREFIX = "whsec_"
 _SECRET_BYTES = 32
 _AUTH_BYTES = 24
+# Names of this type need not be brought to lower case for every request.
+_CONTENT_TYPE, _AGENT = istr("Content-Type"), istr("User-Agent")
+_ID, _TIMESTAMP, _SIGNATURE = istr("webhook-id"), istr("webhook-timestamp"), istr("webhook-signature")
 _USER_AGENT = f"hydrasms/{version('hydrasms')}"
 
 
@@ -35,11 +40,11 @@ def signed_headers(signing: Iterable[Secret], webhook_id: str, body: bytes, *, a
     timestamp = str(at_ms // 1_000)
     signed = f"{webhook_id}.{timestamp}.".encode() + body
     return {
-        "Content-Type": "application/json",
-        "User-Agent": _USER_AGENT,
-        "webhook-id": webhook_id,
-        "webhook-timestamp": timestamp,
-        "webhook-signature": " ".join(f"v1,{_signature(secret, signed)}" for secret in signing),
+        _CONTENT_TYPE: "application/json",
+        _AGENT: _USER_AGENT,
+        _ID: webhook_id,
+        _TIMESTAMP: timestamp,
+        _SIGNATURE: " ".join([f"v1,{_signature(secret, signed)}" for secret in signing]),
     }
 
 
