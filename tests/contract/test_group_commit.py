@@ -88,7 +88,8 @@ async def test_what_arrives_while_the_database_is_at_other_work_shares_the_trans
     assert [len(batch) for batch in commit.batches] == [5]
 
 
-async def test_the_next_transaction_is_asked_for_while_one_is_running_where_they_wait_in_line(items):
+@pytest.mark.parametrize("together", [True, False])
+async def test_for_those_who_come_together_a_transaction_is_asked_for_while_one_is_running(items, together):
     """On PostgreSQL it would not wait in line: it would take its batch at once, and wait for locks with it."""
     gate = Gate()
     commit = Inserting(gate)
@@ -96,15 +97,17 @@ async def test_the_next_transaction_is_asked_for_while_one_is_running_where_they
     writer = GroupCommit(observed, commit)
     first = asyncio.create_task(writer.submit(0))
     await gate.reached()
-    rest = []
-    for number in range(1, 20):
-        rest.append(asyncio.create_task(writer.submit(number)))
-        await asyncio.sleep(0)
-    assert observed.transactions == (2 if items.writes_in_turn else 1)
+    if together:
+        rest = [asyncio.create_task(writer.submit_each(range(n, n + 5))) for n in range(1, 20, 5)]
+    else:
+        rest = [asyncio.create_task(writer.submit(number)) for number in range(1, 21)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert observed.transactions == (2 if together and items.writes_in_turn else 1)
     gate.open()
     await asyncio.gather(first, *rest)
-    assert [len(batch) for batch in commit.batches] == [1, 19]
-    assert await stored(items) == list(range(20))
+    assert [len(batch) for batch in commit.batches] == [1, 20]
+    assert await stored(items) == list(range(21))
 
 
 async def test_nobody_is_forgotten_whoever_comes_when(items):
@@ -115,7 +118,10 @@ async def test_nobody_is_forgotten_whoever_comes_when(items):
     async def come(number):
         for _ in range(chance.randrange(200)):
             await asyncio.sleep(0)
-        return await writer.submit(number)
+        return await (writer.submit(number) if chance.random() < 0.5 else one_of_many(number))
+
+    async def one_of_many(number):
+        return (await writer.submit_each([number]))[0]
 
     async with asyncio.timeout(30):
         outcomes = await asyncio.gather(*(come(number) for number in range(500)))

@@ -116,7 +116,6 @@ class GroupCommit(Generic[Item, Outcome]):
         self._refusal = refusal
         self._told = told
         self._queue: deque[_Waiting[Item, Outcome]] = deque()
-        self._refused: list[tuple[_Waiting[Item, Outcome], DomainError]] = []
         self._running: set[asyncio.Task[None]] = set()
         # Whether a transaction is asked for that has not taken its batch yet.
         self._is_due = False
@@ -131,7 +130,8 @@ class GroupCommit(Generic[Item, Outcome]):
             raise Overloaded
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(item, answer))
-        self._see_to_the_queue()
+        if not self._running:
+            self._ask()
         return await answer
 
     async def submit_all(self, items: Sequence[Item]) -> list[Outcome | DomainError]:
@@ -159,7 +159,10 @@ class GroupCommit(Generic[Item, Outcome]):
                 self._queue.append(_Waiting(item, share))
             else:
                 share.set_exception(Overloaded())
-        self._see_to_the_queue()
+        # Many that came at once need not wait for others: where writes wait in line, the next one is asked for while
+        # one runs, so that the database does not stand still until the loop has woken.
+        if self._queue and (not self._running or self._database.writes_in_turn):
+            self._ask()
         await together.all_there
         return together.outcomes
 
@@ -168,8 +171,9 @@ class GroupCommit(Generic[Item, Outcome]):
         while self._running:
             await asyncio.wait(self._running)
 
-    def _see_to_the_queue(self) -> None:
-        if not self._queue or self._is_due or (self._running and not self._database.writes_in_turn):
+    def _ask(self) -> None:
+        """Ask for a transaction, unless one is asked for already that has not begun."""
+        if self._is_due:
             return
         self._is_due = True
         # In no caller's context: what is logged about a batch is no one request's.
@@ -177,15 +181,18 @@ class GroupCommit(Generic[Item, Outcome]):
 
     async def _run(self) -> None:
         try:
-            await self._commit_batch(_Batch(self._take))
-            refused, self._refused = self._refused, []
+            refused: list[tuple[_Waiting[Item, Outcome], DomainError]] = []
+            await self._commit_batch(_Batch(lambda: self._take(refused)))
             for waiting, refusal in refused:
                 _refuse(waiting, refusal)
         finally:
             self._running.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-            self._see_to_the_queue()
+            if self._queue and not self._running:
+                self._ask()
 
-    def _take(self) -> list[_Waiting[Item, Outcome]]:
+    def _take(
+        self, refused: list[tuple[_Waiting[Item, Outcome], DomainError]]
+    ) -> list[_Waiting[Item, Outcome]]:
         """Take what is due of the queue, perhaps on a thread of the database's: nobody is answered here."""
         # Before looking: who comes from here on and is not seen asks for the next one.
         self._is_due = False
@@ -199,7 +206,7 @@ class GroupCommit(Generic[Item, Outcome]):
             if refusal is None:
                 taken.append(waiting)
             else:
-                self._refused.append((waiting, refusal))
+                refused.append((waiting, refusal))
         return taken
 
     async def _commit_batch(self, batch: "_Batch[Item, Outcome]") -> None:
