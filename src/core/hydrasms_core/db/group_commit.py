@@ -2,6 +2,7 @@
 
 While one transaction runs, or the next waits for its turn, whatever arrives gathers for the next: under load batches
 grow by themselves and with one caller each batch is one item. There is no timer, so nobody waits for a batch to fill.
+Where writes wait in line anyway, those who come together have the next transaction asked for while one runs.
 """
 
 import asyncio
