@@ -97,12 +97,14 @@ class Deliverer:
         async with asyncio.TaskGroup() as beside:
             renewing = beside.create_task(self._keep_leases())
             await self._loop.run(self._turn)
-            await self._give_back(self._in_hand.withdraw())
             renewing.cancel()
 
     async def stop(self) -> None:
-        """Claim no more, and return when the attempts that are under way are settled."""
+        """Begin no more, and return when the attempts that are under way are settled and what was not begun is given
+        back.
+        """
         await self._loop.stop()
+        await self._give_back(self._in_hand.withdraw())
 
     async def _turn(self, attempts: asyncio.TaskGroup) -> float:
         """Begin what can be begun, and return how long to rest, in seconds, where nobody calls."""
@@ -200,8 +202,9 @@ class Deliverer:
             await self._loop.settle(partial(self._database.write, back), given_back=len(given))
         for each in held:
             self._in_hand.let_go(each)
-        if held:
-            self.wake()
+        self._begin()
+        # It is due, and the loop does not know.
+        self.wake()
 
     async def _deliver(self, held: Held) -> None:
         """See one push through: to its receiver, and the answer to the store.
