@@ -16,8 +16,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from hydrasms_app import migrate
+from hydrasms_app.database import upgrade_database
 from hydrasms_app.problems import NotYet, Problem
 from hydrasms_app.schema import metadata
+from hydrasms_app.settings import load_settings
 from hydrasms_billing.credits import LedgerCredits
 from hydrasms_billing.verify import verify_ledger
 from hydrasms_core.db.list_keeper import ListKeeper
@@ -185,10 +187,14 @@ def test_upgrading_twice_changes_nothing(target):
 def test_several_that_upgrade_at_once_are_as_one(target):
     number = 4
     together = threading.Barrier(number)
+    settings = load_settings(
+        HYDRASMS_DATABASE_URL=f"sqlite:///{target}" if isinstance(target, Path) else target
+    )
 
     def upgrade(_):
         together.wait(20)
-        return migrate.upgrade(target)
+        # As every role does: beside a file there is a lock to wait for, because SQLite's own gives up after a while.
+        return upgrade_database(settings)
 
     with ThreadPoolExecutor(number) as threads:
         assert list(threads.map(upgrade, range(number))) == [HEAD] * number
