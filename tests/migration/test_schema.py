@@ -187,9 +187,7 @@ def test_upgrading_twice_changes_nothing(target):
 def test_several_that_upgrade_at_once_are_as_one(target):
     number = 4
     together = threading.Barrier(number)
-    settings = load_settings(
-        HYDRASMS_DATABASE_URL=f"sqlite:///{target}" if isinstance(target, Path) else target
-    )
+    settings = load_settings(database_url=f"sqlite:///{target}" if isinstance(target, Path) else target)
 
     def upgrade(_):
         together.wait(20)
