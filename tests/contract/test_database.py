@@ -6,6 +6,7 @@ import enum
 import sqlite3
 from collections import namedtuple
 
+import orjson
 import pytest
 import sqlalchemy as sa
 
@@ -19,6 +20,10 @@ PAIRS = SetStatement(
     ("ordinal", "word"),
 )
 SUFFIXED = SetStatement("SELECT ordinal, word || :suffix FROM {rows}", ("ordinal", "word"))
+LISTED = SetStatement(
+    "SELECT (SELECT {listed:p.word} FROM pairs AS p WHERE p.ordinal >= r.ordinal) FROM {rows} WHERE true",
+    ("ordinal",),
+)
 
 
 @pytest.fixture
@@ -42,6 +47,14 @@ async def test_a_statement_over_a_batch_keeps_order_types_and_nulls(pairs):
 async def test_a_statement_over_a_batch_takes_plain_parameters_too(pairs):
     found = await pairs.read(lambda tx: tx.execute_set(SUFFIXED, [(1, "x"), (2, "y")], {"suffix": "!"}))
     assert found == [(1, "x!"), (2, "y!")]
+
+
+async def test_many_values_come_as_one_list(pairs):
+    words = ["x", None, 'it\'s "quoted" \\ 漢字 😀 \u2028']
+    await pairs.write(lambda tx: tx.execute_set(PAIRS, list(enumerate(words, 1))))
+    found = await pairs.read(lambda tx: tx.execute_set(LISTED, [(1,), (3,), (9,)]))
+    # Of no values there is no list on PostgreSQL, and an empty one on SQLite.
+    assert [orjson.loads(row[0] or "[]") for row in found] == [words, words[2:], []]
 
 
 async def test_work_that_raises_leaves_nothing(pairs):

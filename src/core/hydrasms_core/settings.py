@@ -94,7 +94,7 @@ class WebhookSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_in_flight: int = Field(default=200, ge=1, le=10_000)
-    """How many attempts of this process may be under way at once."""
+    """How many attempts of this process may be under way at once; as many again may be claimed, to be begun next."""
 
     max_per_receiver: int = Field(default=4, ge=1, le=200)
     """How many of them to one endpoint; one where its last attempt failed."""

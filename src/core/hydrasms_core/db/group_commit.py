@@ -181,15 +181,15 @@ class GroupCommit(Generic[Item, Outcome]):
         self._running.add(asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context()))
 
     async def _run(self) -> None:
+        refused: list[tuple[_Waiting[Item, Outcome], DomainError]] = []
         try:
-            refused: list[tuple[_Waiting[Item, Outcome], DomainError]] = []
             await self._commit_batch(_Batch(lambda: self._take(refused)))
-            for waiting, refusal in refused:
-                _refuse(waiting, refusal)
         finally:
             self._running.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-            if self._queue and not self._running:
-                self._ask()
+        for waiting, refusal in refused:
+            _refuse(waiting, refusal)
+        if self._queue and not self._running:
+            self._ask()
 
     def _take(
         self, refused: list[tuple[_Waiting[Item, Outcome], DomainError]]

@@ -78,21 +78,16 @@ _SCHEDULE = SetStatement(
     " AND webhook_outbox.claim = r.claim AND {accounts:webhook_outbox} RETURNING webhook_outbox.delivery_id",
     (*_HELD, "due_at_ms"),
 )
-_FINISH = SetStatement(
-    "DELETE FROM webhook_outbox {keyed:delivery_id,account_id,claim} AND {accounts:webhook_outbox}"
-    " RETURNING webhook_outbox.delivery_id",
-    _HELD,
-)
-# As one value, because on SQLite the interpreter's lock changes hands for every row that is fetched, and after each
-# the writer waits for the loop to let go of it.
+_FORGET_HELD = "DELETE FROM webhook_outbox {keyed:delivery_id,account_id,claim} AND {accounts:webhook_outbox}"
+_FINISH = SetStatement(f"{_FORGET_HELD} RETURNING webhook_outbox.delivery_id", _HELD)
+# On SQLite the interpreter's lock changes hands for every row that is fetched, and after each the writer waits for
+# the loop to let go of it: there what is held is one value, looked up before it is deleted.
 _STILL_HELD = SetStatement(
     "SELECT {listed:o.delivery_id} FROM {rows} JOIN webhook_outbox AS o ON o.delivery_id = {r.delivery_id}"
     " AND o.account_id = r.account_id AND o.claim = r.claim",
     _HELD,
 )
-_FORGET_HELD = SetStatement(
-    "DELETE FROM webhook_outbox {keyed:delivery_id,account_id,claim} AND {accounts:webhook_outbox}", _HELD
-)
+_FINISH_UNTOLD = SetStatement(_FORGET_HELD, _HELD)
 _INSERT_ATTEMPTS = SetStatement(
     "INSERT INTO webhook_attempts"
     " (account_id, delivery_id, number, at_ms, duration_ms, http_status, failure, answer)"
@@ -247,7 +242,7 @@ async def finish(tx: Transaction, finished: Sequence[tuple[str, str, str]]) -> s
     """Take (account, delivery, claim) out of the outbox; returns the ids of those held."""
     if tx.dialect == "sqlite":
         [(held,)] = await tx.execute_set(_STILL_HELD, finished)
-        await tx.execute_set(_FORGET_HELD, finished)
+        await tx.execute_set(_FINISH_UNTOLD, finished)
         return set(orjson.loads(held))
     return {row[0] for row in await tx.execute_set(_FINISH, finished)}
 

@@ -25,7 +25,7 @@ class Settler:
 
     Those that come while others are committed are committed next, together: a task for each would cost more than
     what is done for it. `over` is called with those that are settled, or abandoned because the store is still gone
-    after a stop; `wake` where one of them is due again before the loop expects anything to be.
+    after a stop.
     """
 
     def __init__(
