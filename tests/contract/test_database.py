@@ -25,6 +25,14 @@ LISTED = SetStatement(
     ("ordinal",),
 )
 
+PAIRS_FROM = SetStatement(
+    "SELECT p.ordinal, p.word, p.ordinal > 2 FROM {rows} JOIN pairs AS p ON p.ordinal = r.ordinal"
+    " WHERE p.ordinal >= :least_ms ORDER BY p.ordinal DESC",
+    ("ordinal",),
+    as_one=3,
+)
+LAST = SetStatement("SELECT max(ordinal), :least_ms FROM pairs", (), as_one=2)
+
 
 @pytest.fixture
 async def pairs(database):
@@ -47,6 +55,19 @@ async def test_a_statement_over_a_batch_keeps_order_types_and_nulls(pairs):
 async def test_a_statement_over_a_batch_takes_plain_parameters_too(pairs):
     found = await pairs.read(lambda tx: tx.execute_set(SUFFIXED, [(1, "x"), (2, "y")], {"suffix": "!"}))
     assert found == [(1, "x!"), (2, "y!")]
+
+
+async def test_what_comes_as_one_value_is_the_same_rows(pairs):
+    rows = [(1, "x"), (2, None), (3, 'it\'s "quoted" \\ 漢字 😀 \u2028'), (2**53 + 1, "")]
+    await pairs.write(lambda tx: tx.execute_set(PAIRS, rows))
+    asked = [(ordinal,) for ordinal, _ in rows]
+    found = await pairs.read(lambda tx: tx.execute_set(PAIRS_FROM, asked, {"least_ms": 2}))
+    assert found == [(ordinal, word, ordinal > 2) for ordinal, word in reversed(rows[1:])]
+    assert await pairs.read(lambda tx: tx.execute_set(PAIRS_FROM, [(7,)], {"least_ms": 2})) == []
+
+
+async def test_a_statement_may_have_no_batch(pairs):
+    assert await pairs.read(lambda tx: tx.execute_set(LAST, (), {"least_ms": 5})) == [(None, 5)]
 
 
 async def test_many_values_come_as_one_list(pairs):

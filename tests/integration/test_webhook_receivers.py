@@ -311,6 +311,76 @@ async def test_a_certificate_for_another_host_does_not_hold(connect, server_tls,
     assert outcome[:2] == (200, b"ok")
 
 
+# ---- what is sent and read ------------------------------------------------------------------------------------
+
+
+async def test_a_request_is_what_was_asked_for_and_nothing_else(connect):
+    sent = []
+
+    async def handle(reader, writer):
+        sent.append(await request_of(reader))
+        writer.write(OK)
+
+    async with receiving(handle) as receiver:
+        url = f"http://127.0.0.1:{receiver.port}/höök?to=ä&n=1#here"
+        headers = {"Content-Type": "application/json", "User-Agent": "ours/1", "webhook-id": "msg_1"}
+        assert (await connect().post(url, headers, BODY)).status == 200
+        port = receiver.port
+    head, _, body = sent[0].partition(b"\r\n\r\n")
+    first, *rest = head.decode().split("\r\n")
+    assert first == "POST /h%C3%B6%C3%B6k?to=%C3%A4&n=1 HTTP/1.1"
+    assert sorted(rest) == [
+        "Accept-Encoding: identity",
+        "Accept: */*",
+        f"Content-Length: {len(BODY)}",
+        "Content-Type: application/json",
+        f"Host: 127.0.0.1:{port}",
+        "User-Agent: ours/1",
+        "webhook-id: msg_1",
+    ]
+    assert body == BODY
+
+
+async def test_a_line_break_in_a_header_is_never_sent(connect):
+    received = []
+
+    async def handle(reader, writer):
+        received.append(await reader.read())
+
+    async with receiving(handle) as receiver:
+        outcome = await connect().post(receiver.url, {"webhook-id": "a\r\nX-Forged: b"}, BODY)
+        await eventually(lambda: receiver.open == 0, what="the connection's end")
+    assert isinstance(outcome, Unanswered)
+    assert received == [b""]
+
+
+async def test_interim_answers_are_passed_over(connect):
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nRetry-After: 9\r\n\r\n"
+    connector = connect()
+    async with receiving(answering(interim + OK)) as receiver:
+        for _ in range(2):
+            assert (await timed(connector, receiver.url))[:3] == (200, b"ok", None)
+        assert receiver.connections == 1
+
+
+async def test_a_change_of_protocol_is_an_answer_and_the_end_of_its_connection(connect):
+    answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: upgrade\r\n\r\n"
+    connector = connect()
+    async with receiving(answering(answer)) as receiver:
+        for _ in range(2):
+            assert (await timed(connector, receiver.url)).status == 101
+        await eventually(lambda: receiver.open == 0, what="the connections' end")
+        assert receiver.connections == 2
+
+
+async def test_what_follows_an_answer_unasked_is_no_answer_to_the_next_request(connect):
+    forged = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
+    connector = connect()
+    async with receiving(answering(OK + forged)) as receiver:
+        for _ in range(3):
+            assert (await timed(connector, receiver.url)).body == b"ok"
+
+
 # ---- again ---------------------------------------------------------------------------------------------------
 
 

@@ -55,7 +55,8 @@ class SetStatement:
     """One SQL text over a batch of rows.
 
     The text holds `{rows}` once, where the batch stands as a FROM item named `r` with the given columns, and
-    `:name` where a plain parameter stands. The first column of a batch is never null. What else may stand in it:
+    `:name` where a plain parameter stands. The first column of a batch is never null. Without columns there is no
+    batch. What else may stand in it:
 
     - `{keyed:a,b=c}` in the place of `{rows}` and of WHERE, in an UPDATE or DELETE: its table's rows that are named
       by the batch, its column a by the batch's a, and b by the batch's c. An index of the table begins with a.
@@ -71,12 +72,17 @@ class SetStatement:
     - `{claim:t}` likewise, but rows that somebody else has locked are passed over.
 
     SQLite needs none of them, for there the whole database is the transaction's.
+
+    Of a SELECT, `as_one` is how many columns it selects, of which none holds a blob. SQLite then makes one JSON value
+    of all rows: the interpreter's lock changes hands for every row that is fetched, and after each whoever fetches
+    waits until the loop lets go of it.
     """
 
-    def __init__(self, text: str, columns: Sequence[str]) -> None:
+    def __init__(self, text: str, columns: Sequence[str], *, as_one: int = 0) -> None:
         tokens = _TOKEN.findall(text)
-        if sum(token == _ROWS or token.startswith(_KEYED) for token in tokens) != 1:
+        if sum(token == _ROWS or token.startswith(_KEYED) for token in tokens) != bool(columns):
             raise ValueError("a set statement takes its rows in one place")
+        self.as_one = as_one
         self.target = _target(text)
         """The table that it changes; empty where it changes none."""
         self._pieces = _TOKEN.split(text)
@@ -158,14 +164,12 @@ class SetStatement:
             if kind == "accounts":
                 return "true"
             if kind == "listed":
-                return f"json_group_array({named})"
+                # In another JSON value it stays a text, too.
+                return f"(json_group_array({named}) || '')"
             return kind if "." in kind else ""
 
         text = self._woven([filled(token) for token in self._tokens])
-        for plain, without_undo in _WITHOUT_UNDO:
-            if text.startswith(plain):
-                return without_undo + text[len(plain) :]
-        return text
+        return _all_in_one(text, self.as_one) if self.as_one else _without_undo(text)
 
     def _postgres_text(self, first: int, partitioned: bool) -> str:  # noqa: FBT001 - called above alone
         arrays = ", ".join(f"${first + index}::{_type(name)}[]" for index, name in enumerate(self._columns))
@@ -218,6 +222,19 @@ def _looked_up(column: str, partitioned: bool) -> str:  # noqa: FBT001 - called 
     is planned for its own values that is no danger, and plain equality tells which partitions are left out.
     """
     return column if partitioned else f"ANY(ARRAY[{column}])"
+
+
+def _all_in_one(text: str, columns: int) -> str:
+    """Return a SELECT of one JSON value: what another one with so many columns finds."""
+    picked = ", ".join(f"c{number}" for number in range(columns))
+    return f"WITH found({picked}) AS ({text}) SELECT json_group_array(json_array({picked})) FROM found"
+
+
+def _without_undo(text: str) -> str:
+    for plain, without_undo in _WITHOUT_UNDO:
+        if text.startswith(plain):
+            return without_undo + text[len(plain) :]
+    return text
 
 
 def _target(text: str) -> str:

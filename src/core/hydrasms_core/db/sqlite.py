@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.pool import NullPool
@@ -132,7 +133,8 @@ class _OpenTransaction:
         # Straight to the driver: SQLAlchemy's own path costs more than the statement does.
         self.require_open()
         text, values = statement.for_sqlite(rows, parameters or {})
-        return self._driver.execute(text, values).fetchall()
+        found = self._driver.execute(text, values).fetchall()
+        return [tuple(row) for row in orjson.loads(found[0][0])] if statement.as_one else found
 
     async def defer_set(
         self,

@@ -12,7 +12,6 @@ import orjson
 import sqlalchemy as sa
 
 from hydrasms_core.db.dialect import SetStatement
-from hydrasms_core.db.metadata import MILLIS
 from hydrasms_core.db.transaction import Transaction
 from hydrasms_core.webhooks.model import DeliveryStatus, DeliveryType
 from hydrasms_core.webhooks.queue_store import Key
@@ -28,7 +27,7 @@ _TYPES = {each.value: each for each in DeliveryType}
 _KEY = ("account_id", "delivery_id")
 _HELD = (*_KEY, "claim")
 
-_FIND_QUEUES = sa.text(
+_FIND_QUEUES = SetStatement(
     # From one endpoint's place in the index to the next one's: what waits for each costs nothing, however much.
     "WITH RECURSIVE found(endpoint_id) AS ("
     " SELECT min(endpoint_id) FROM webhook_outbox"
@@ -45,8 +44,10 @@ _FIND_QUEUES = sa.text(
     " WHERE h.due_at_ms <= :now_ms ORDER BY failing, h.due_at_ms LIMIT :most)"
     " SELECT n.next_ms, d.account_id, d.endpoint_id, d.failing, d.retries"
     " FROM (SELECT min(due_at_ms) AS next_ms FROM heads WHERE due_at_ms > :now_ms) AS n"
-    " LEFT JOIN due AS d ON true ORDER BY d.failing, d.due_at_ms"
-).bindparams(sa.bindparam("now_ms", type_=MILLIS), sa.bindparam("most", type_=MILLIS))
+    " LEFT JOIN due AS d ON true ORDER BY d.failing, d.due_at_ms",
+    (),
+    as_one=5,
+)
 
 _IS_DUE = "o.due_at_ms <= :now_ms AND (o.claim = '' OR o.due_at_ms <= :held_due_ms)"
 
@@ -61,6 +62,7 @@ _TAKE = SetStatement(
     # The sum keeps the planner from reading all that is due, which is more than was asked for.
     f" WHERE {_IS_DUE.replace('o.due_at_ms', '(o.due_at_ms + 0)')} AND {{accounts:o}} AND {{accounts:d}} {{claim:o}}",
     _KEY,
+    as_one=22,
 )
 _LEASE = SetStatement(
     "UPDATE webhook_outbox SET claim = :claim, due_at_ms = :until_ms"
@@ -182,8 +184,7 @@ async def find_queues(tx: Transaction, *, now_ms: int) -> tuple[list[Queue], int
     """Return the endpoints where something is due, those that work first and then the longest due, 1,000 at most,
     and when something falls due at any other.
     """
-    found = await tx.execute(_FIND_QUEUES, {"now_ms": now_ms, "most": MAX_QUEUES})
-    rows: list[tuple[Any, ...]] = [tuple(row) for row in found]
+    rows = await tx.execute_set(_FIND_QUEUES, (), {"now_ms": now_ms, "most": MAX_QUEUES})
     return [Queue(row[1], row[2], bool(row[3]), bool(row[4])) for row in rows if row[1] is not None], rows[0][
         0
     ]
@@ -293,6 +294,7 @@ def _heads(each: int) -> SetStatement:
         f" FROM webhook_outbox AS o WHERE o.endpoint_id = r.endpoint_id AND {_IS_DUE} AND {{accounts:o}}"
         f" ORDER BY o.due_at_ms, o.delivery_id LIMIT {each}) AS h) FROM {{rows}} WHERE true",
         ("account_id", "endpoint_id"),
+        as_one=3,
     )
 
 

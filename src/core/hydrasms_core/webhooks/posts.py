@@ -55,7 +55,7 @@ def masked(answer: Answered | Unanswered, auth: Secret | None) -> Answered | Una
 
     It is found as it was sent, and as JSON may have it instead; also a part of it where the answer was cut off.
     """
-    if auth is None or isinstance(answer, Unanswered):
+    if auth is None or isinstance(answer, Unanswered) or not answer.body:
         return answer
     body = answer.body
     for form in _forms(auth):
