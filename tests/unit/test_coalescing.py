@@ -102,6 +102,52 @@ async def test_what_comes_while_two_calls_are_under_way_gathers_until_one_is_ans
     await within_bounds(asyncio.gather(*rest))
 
 
+async def sending_beside(callers, forwarding, number):
+    """Have ten sends under way in one call, begin so many more and return all; the loop has had its turns."""
+    first = [callers.send(f"first {each}") for each in range(10)]
+    await forwarding.call(0)
+    rest = [callers.send(f"rest {each}") for each in range(number)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return [*first, *rest]
+
+
+async def accept_all(forwarding, sendings):
+    forwarding.holding = False
+    for call in forwarding.calls:
+        if not call.outcome.done():
+            call.accept()
+    await within_bounds(asyncio.gather(*sendings))
+
+
+async def test_as_many_as_a_call_carries_go_beside_it_at_once(forwarding):
+    callers = Callers(forwarding, patience_s=60.0)
+    sendings = await sending_beside(callers, forwarding, 10)
+    assert [len(call.request.items) for call in forwarding.calls] == [10, 10]
+    await accept_all(forwarding, sendings)
+
+
+async def test_fewer_than_a_call_carries_wait_for_its_answer(forwarding):
+    callers = Callers(forwarding, patience_s=60.0)
+    sendings = await sending_beside(callers, forwarding, 9)
+    assert len(forwarding.calls) == 1
+    forwarding.calls[0].accept()
+    assert len((await forwarding.call(1)).request.items) == 9
+    await accept_all(forwarding, sendings)
+
+
+async def test_fewer_than_a_call_carries_go_beside_it_when_it_takes_long(forwarding):
+    callers = Callers(forwarding, patience_s=0.05)
+    sendings = await sending_beside(callers, forwarding, 1)
+    assert len(forwarding.calls) == 1
+    assert len((await forwarding.call(1)).request.items) == 1
+    # Once it has taken long, so does what comes later.
+    forwarding.calls[1].accept()
+    sendings.append(callers.send("later"))
+    assert (await forwarding.call(2)).contents == ["later"]
+    await accept_all(forwarding, sendings)
+
+
 async def test_what_waits_is_under_way_before_the_answered_go_on(callers, forwarding):
     first, second = await callers.flying("first", "second")
     rest = callers.send("rest")

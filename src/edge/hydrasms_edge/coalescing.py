@@ -10,7 +10,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 import grpc
 from google.rpc import status_pb2
@@ -44,6 +44,9 @@ class Limits:
 
     max_in_flight: int = 2
     """How many calls may be under way, not counting those that are overdue."""
+    patience_s: float = 0.03
+    """How long sends wait until they are as many as a call under way carries, to go beside it, in seconds; then they
+    go whatever their number."""
     overdue_after_s: float = 1.0
     """When a call that is not answered is taken for stuck, in seconds; others then go past it."""
     max_calls: int = 32
@@ -83,11 +86,15 @@ class _Send:
         """Why the last call that carried it came to nothing."""
 
 
-class _UnderWay(NamedTuple):
-    """A call that is not answered yet, and what lets others go past it."""
+@dataclass(slots=True)
+class _UnderWay:
+    """A call that is not answered yet, and when others may go beside or past it."""
 
+    beside: int
+    """How many sends at least another call must carry to go beside it: a call costs as much as twenty sends do, so
+    that few go in small ones."""
     overdue_at: float
-    alarm: asyncio.TimerHandle
+    alarms: tuple[asyncio.TimerHandle, ...] = ()
 
 
 class Coalescer:
@@ -162,17 +169,27 @@ class Coalescer:
             batch = self._next_batch()
             if batch:
                 task = loop.create_task(self._forward(batch))
-                overdue_at = loop.time() + self._limits.overdue_after_s
-                self._calls[task] = _UnderWay(overdue_at, loop.call_at(overdue_at, self._call))
+                now = loop.time()
+                call = _UnderWay(len(batch), now + self._limits.overdue_after_s)
+                call.alarms = (
+                    loop.call_at(now + self._limits.patience_s, self._call_beside, call),
+                    loop.call_at(call.overdue_at, self._call),
+                )
+                self._calls[task] = call
                 task.add_done_callback(self._ended)
+
+    def _call_beside(self, call: _UnderWay) -> None:
+        call.beside = 0
+        self._call()
 
     def _may_call(self) -> bool:
         if not self._waiting or len(self._calls) >= self._limits.max_calls:
             return False
-        if len(self._calls) < self._limits.max_in_flight:
+        if not self._calls:
             return True
         now = self._loop.time()
-        return sum(call.overdue_at > now for call in self._calls.values()) < self._limits.max_in_flight
+        going = [call.beside for call in self._calls.values() if call.overdue_at > now]
+        return len(going) < self._limits.max_in_flight and len(self._waiting) >= max(going, default=0)
 
     def _next_batch(self) -> list[_Send]:
         batch: list[_Send] = []
@@ -189,7 +206,8 @@ class Coalescer:
     def _ended(self, task: "asyncio.Task[None]") -> None:
         call = self._calls.pop(task, None)
         if call is not None:
-            call.alarm.cancel()
+            for alarm in call.alarms:
+                alarm.cancel()
             self._call()
 
     async def _forward(self, batch: Sequence[_Send]) -> None:
