@@ -30,6 +30,7 @@ EXEMPT = {
     "when more is due": delivery_store._NEXT_DUE,
     "an index of nothing but what waits for its reference": delivery_store._FIND_PARKED,
     "only reads, so that its connections plan it for its values": accounts_store._FIND_SENDERS,
+    "only reads, and goes through an index from one queue's head to the next": pushes_store._FIND_QUEUES,
 }
 STORES = (
     store,

@@ -52,11 +52,11 @@ class StrictClients:
             turn += 1
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
             try:
-                connection.connect()
-            except ConnectionRefusedError:
-                self._stop.wait(0.01)
-                continue
-            try:
+                try:
+                    connection.connect()
+                except ConnectionRefusedError:
+                    self._stop.wait(0.01)
+                    continue
                 self._use(connection, port)
             except (OSError, http.client.HTTPException) as error:
                 self._fail(f"port {port}: {error!r}")
