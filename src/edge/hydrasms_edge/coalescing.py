@@ -1,8 +1,8 @@
 """Sends to a core in another process: what many callers ask for at once goes there in one call.
 
-A call over a socket costs several times what a send does, so sends gather while calls are under way. There is no
-timer: a send goes at once where fewer than two calls are in flight. Every send keeps what it would have alone: its
-key, its request id, its deadline, its refusal.
+A call over a socket costs several times what a send does, so sends gather while calls are under way. Where none is, a
+send goes at once; beside one, a second goes that carries as much, or whatever waits once the first takes long. Every
+send keeps what it would have alone: its key, its request id, its deadline, its refusal.
 """
 
 import asyncio

@@ -36,8 +36,8 @@ _RECEIVED_BYTES = 16_384
 interim answers by the million, keeps the loop from others for a moment alone."""
 _KEEP_ALIVE_S = 30.0
 _MAX_REQUESTS = 1_024
-_HOST, _LENGTH = istr("Host"), istr("Content-Length")
 # Names of this type need not be brought to lower case for every request.
+_HOST, _LENGTH = istr("Host"), istr("Content-Length")
 _HEADERS: dict[str, str] = {
     istr("User-Agent"): "hydrasms-webhooks",
     istr("Accept"): "*/*",
