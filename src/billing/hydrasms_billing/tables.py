@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from hydrasms_billing.guards import POSTGRES_FUNCTION, POSTGRES_TRIGGERS, SQLITE_TRIGGERS
-from hydrasms_core.db.lists import ListKey
+from hydrasms_core.db.lists import AccountKey
 from hydrasms_core.db.metadata import COUNT, ID, MILLIS, metadata
 
 BALANCE_RULES = {"not_negative": "balance >= 0"}
@@ -56,7 +56,7 @@ transfers = sa.Table(
     sa.Column("actor", sa.String(16), nullable=False),
     sa.Column("reason", sa.String(500), nullable=False, server_default=""),
     sa.Column("created_at_ms", MILLIS, nullable=False),
-    ListKey(),
+    AccountKey("id"),
     *(sa.CheckConstraint(rule, name=name) for name, rule in TRANSFER_RULES.items()),
     # At most one spend and one refund a message. It leads with the message because those ids grow with time, so
     # that new entries go to the right edge of the index. Led by the account they go to as many pages as there are

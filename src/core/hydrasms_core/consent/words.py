@@ -67,4 +67,4 @@ def asked(word: str) -> Ask | None:
 
 def bare(word: str) -> str:
     """Return a folded word without its punctuation, as `Stop!` and `opt-out` are recognised by."""
-    return "".join(filter(str.isalnum, word))
+    return word if word.isalnum() else "".join(filter(str.isalnum, word))

@@ -33,8 +33,12 @@ class Tail(NamedTuple):
     """The last row that is listed, by its number."""
     last_row: int
     last_id: str
-    bounds: list[tuple[str, str]]
-    """The account and id that each part begins behind; the first begins behind ("", "")."""
+    bounds: "list[Bound | None]"
+    """What each part begins behind; the first begins behind nothing."""
+
+
+Bound = tuple[str | int, ...]
+"""An account, and what its rows are ordered by."""
 
 
 class _Marks(NamedTuple):
@@ -85,7 +89,6 @@ class ListKeeper:
     async def _list(self, statements: "_Statements", tail: Tail) -> bool:
         """List the rows of a tail; False where somebody else has done so meanwhile."""
         for after, upto in pairwise([*tail.bounds, None]):
-            assert after is not None
             if not await self._database.write(
                 partial(statements.list_part, tail=tail, after=after, upto=upto)
             ):
@@ -130,18 +133,24 @@ class _Statements:
             f"SELECT number, id FROM (SELECT rowid AS number, id FROM {table} WHERE rowid > :after_row"
             f" ORDER BY rowid LIMIT {_ROWS_AT_ONCE}) ORDER BY number DESC LIMIT 1"
         )
+        columns = ("account_id", *LISTED[table])
+        key = ", ".join(columns)
         # SQLite finds the rows by their numbers and sorts them without Python.
         self._bounds = sa.text(
-            "SELECT account_id, id FROM (SELECT account_id, id, row_number() OVER (ORDER BY account_id, id) AS number"
+            f"SELECT {key} FROM (SELECT {key}, row_number() OVER (ORDER BY {key}) AS number"
             f" FROM {table} WHERE rowid > :after_row AND rowid <= :last_row)"
             " WHERE number % :rows_a_write = 0 ORDER BY number"
         )
+        by_numbers = ", ".join(f"+{column}" for column in columns)
+        after = ", ".join(f":after_{column}" for column in columns)
+        upto = ", ".join(f":upto_{column}" for column in columns)
+        self._columns = columns
         self._list = sa.text(
-            f"INSERT INTO listed_{table} (account_id, id) SELECT account_id, id FROM {table}"
+            f"INSERT INTO listed_{table} ({key}) SELECT {key} FROM {table}"
             " WHERE rowid > :after_row AND rowid <= :last_row"
-            " AND (+account_id, +id) > (:after_account_id, :after_id)"
-            " AND (:upto_account_id IS NULL OR (+account_id, +id) <= (:upto_account_id, :upto_id))"
-            " ORDER BY account_id, id ON CONFLICT DO NOTHING"
+            f" AND (:after_account_id IS NULL OR ({by_numbers}) > ({after}))"
+            f" AND (:upto_account_id IS NULL OR ({by_numbers}) <= ({upto}))"
+            f" ORDER BY {key} ON CONFLICT DO NOTHING"
         )
         self._set_mark = sa.text(
             "INSERT INTO list_marks (list, last_row, last_id) VALUES (:list, :last_row, :last_id)"
@@ -157,26 +166,22 @@ class _Statements:
         last = (await tx.execute(self._last_of_tail, {"after_row": after_row})).one()
         numbers = {"after_row": after_row, "last_row": last.number, "rows_a_write": rows_a_write}
         found = await tx.execute(self._bounds, numbers)
-        return Tail(after_row, last.number, last.id, [("", ""), *((row.account_id, row.id) for row in found)])
+        return Tail(after_row, last.number, last.id, [None, *(tuple(row) for row in found)])
 
     async def list_part(
-        self, tx: Transaction, *, tail: Tail, after: tuple[str, str], upto: tuple[str, str] | None
+        self, tx: Transaction, *, tail: Tail, after: Bound | None, upto: Bound | None
     ) -> bool:
         """List one part of a tail, with the last the tail is none any more; False where somebody else has done it."""
         if ((await _look(tx))[self._table].listed_row or 0) != tail.after_row:
             return False
-        upto_account_id, upto_id = upto or (None, None)
-        await tx.execute(
-            self._list,
-            {
-                "after_row": tail.after_row,
-                "last_row": tail.last_row,
-                "after_account_id": after[0],
-                "after_id": after[1],
-                "upto_account_id": upto_account_id,
-                "upto_id": upto_id,
-            },
-        )
+        nothing = (None,) * len(self._columns)
+        values: dict[str, str | int | None] = {"after_row": tail.after_row, "last_row": tail.last_row}
+        for name, bound in (("after", after), ("upto", upto)):
+            values |= {
+                f"{name}_{column}": value
+                for column, value in zip(self._columns, bound or nothing, strict=True)
+            }
+        await tx.execute(self._list, values)
         if upto is None:
             last = {"list": self._table, "last_row": tail.last_row, "last_id": tail.last_id}
             await tx.execute(self._set_mark, last)

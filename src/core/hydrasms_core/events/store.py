@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from hydrasms_base.ids import new_id
 from hydrasms_core.db.dialect import SetStatement
+from hydrasms_core.db.lists import oldest_first
 from hydrasms_core.db.transaction import Transaction
 from hydrasms_core.events.model import ABOUT_INBOUND, BEGINNING, KEPT_MS, Event, EventType, Place
 from hydrasms_core.events.tables import events
@@ -21,6 +22,9 @@ from hydrasms_core.messaging.model import InboundMessage
 from hydrasms_core.messaging.ports import Happening
 
 _PURGE_AT_ONCE = 1_000
+
+# Calling the enumeration costs several times what this does.
+_TYPES = {kind.value: kind.value for kind in EventType}
 
 _COLUMNS = ("account_id", "id", "type", "subject_id", "detail")
 
@@ -64,7 +68,7 @@ async def add(tx: Transaction, happenings: Sequence[Happening], *, at_ms: int) -
         (
             happening.account_id,
             new_id(),
-            EventType(happening.type).value,
+            _TYPES[happening.type],
             happening.subject_id,
             orjson.dumps(happening.detail).decode() if happening.detail else "",
         )
@@ -75,10 +79,13 @@ async def add(tx: Transaction, happenings: Sequence[Happening], *, at_ms: int) -
 
 async def read_after(tx: Transaction, account_id: str | None, place: Place, *, most: int) -> list[Event]:
     """Return the first events after a place, of an account or (None) of all, oldest first."""
-    query = _settled(tx, sa.select(*_SELECTED)).where(_after(place))
-    if account_id is not None:
-        query = query.where(events.c.account_id == account_id)
-    found = await tx.execute(query.order_by(events.c.position, events.c.id).limit(most))
+    if account_id is None:
+        query = (
+            sa.select(*_SELECTED).where(_after(place)).order_by(events.c.position, events.c.id).limit(most)
+        )
+    else:
+        query = oldest_first(tx.dialect, _SELECTED, account_id, place, most)
+    found = await tx.execute(_settled(tx, query))
     rows = [_event(row) for row in found]
     texts = {(row.account_id, row.subject_id) for row in rows if row.type in ABOUT_INBOUND}
     if not texts:

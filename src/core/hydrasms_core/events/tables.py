@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from hydrasms_core.db.lists import AccountKey
 from hydrasms_core.db.metadata import ID, MILLIS, metadata
 
 # What happened. (position, id) is the order in which it is read: nobody who has read up to a place ever misses what
@@ -19,7 +20,8 @@ events = sa.Table(
     # More about it, as JSON; no number and no body.
     sa.Column("detail", sa.Text, nullable=False, server_default=""),
     sa.Column("created_at_ms", MILLIS, nullable=False),
-    sa.PrimaryKeyConstraint("account_id", "position", "id"),
-    sa.Index(None, "position", "id"),
+    AccountKey("position", "id"),
+    # On SQLite that is how the primary key begins.
+    sa.Index(None, "position", "id").ddl_if(dialect="postgresql"),
     sa.Index(None, "created_at_ms"),
 )

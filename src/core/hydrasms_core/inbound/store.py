@@ -7,6 +7,7 @@ reference, which no account leads to. What is written to tables that are partiti
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+import orjson
 import sqlalchemy as sa
 
 from hydrasms_core.db.dialect import SetStatement
@@ -22,16 +23,24 @@ _PURGE_AT_ONCE = 1_000
 
 _REFERENCE = ("carrier", "reference", "account_id", "message_id", "outcome", "received_at_ms")
 _REFERENCE_LIST = ", ".join(_REFERENCE)
-_TAKE_REFERENCES = SetStatement(
+_ADD_REFERENCES = (
     f"INSERT INTO inbound_references ({_REFERENCE_LIST}) SELECT {_REFERENCE_LIST} FROM {{rows}} WHERE true"
-    " ON CONFLICT (carrier, reference) DO NOTHING RETURNING message_id",
-    _REFERENCE,
+    " ON CONFLICT (carrier, reference) DO NOTHING"
 )
-_MESSAGE = ("account_id", "id", "sender", "shortcode", "content", "created_at_ms")
-_MESSAGE_LIST = ", ".join(_MESSAGE)
+_TAKE_REFERENCES = SetStatement(f"{_ADD_REFERENCES} RETURNING message_id", _REFERENCE)
+# On SQLite the interpreter's lock changes hands for every row that is fetched: there it is told how many were added,
+# nearly always all.
+_TAKE_REFERENCES_UNTOLD = SetStatement(_ADD_REFERENCES, _REFERENCE)
+_HOW_MANY = SetStatement("SELECT changes()", ())
+_FIND_TAKEN_BY = SetStatement(
+    "SELECT {listed:f.message_id} FROM {rows} JOIN inbound_references AS f ON f.carrier = {r.carrier}"
+    " AND f.reference = r.reference AND f.message_id = r.message_id",
+    ("carrier", "reference", "message_id"),
+)
+_MESSAGE_LIST = ", ".join(InboundMessage._fields)
 _INSERT_MESSAGES = SetStatement(
     f"INSERT INTO inbound_messages ({_MESSAGE_LIST}) SELECT {_MESSAGE_LIST} FROM {{rows}} WHERE true",
-    _MESSAGE,
+    InboundMessage._fields,
 )
 _FIND_TAKEN = SetStatement(
     "SELECT f.carrier, f.reference, f.outcome, f.account_id, f.message_id,"
@@ -80,7 +89,17 @@ async def take_references(tx: Transaction, references: Sequence[Reference]) -> s
     One that another transaction has just stored is waited for.
     """
     # In one order, so that two who store the same ones do not wait for each other.
-    return {row[0] for row in await tx.execute_set(_TAKE_REFERENCES, sorted(references))}
+    rows = sorted(references)
+    if tx.dialect == "sqlite":
+        await tx.execute_set(_TAKE_REFERENCES_UNTOLD, rows)
+        [(how_many,)] = await tx.execute_set(_HOW_MANY, ())
+        if how_many == len(rows):
+            return {reference.message_id for reference in rows}
+        [(taken,)] = await tx.execute_set(
+            _FIND_TAKEN_BY, [(r.carrier, r.reference, r.message_id) for r in rows]
+        )
+        return set(orjson.loads(taken))
+    return {row[0] for row in await tx.execute_set(_TAKE_REFERENCES, rows)}
 
 
 async def is_taken(tx: Transaction, reference: Reference) -> bool:
@@ -114,10 +133,7 @@ async def find_taken(
 
 async def insert_messages(tx: Transaction, messages: Sequence[InboundMessage]) -> None:
     """Store texts of accounts of one lane."""
-    await tx.defer_set(
-        _INSERT_MESSAGES,
-        [(m.account_id, m.id, m.sender, m.shortcode, m.content, m.created_at_ms) for m in messages],
-    )
+    await tx.defer_set(_INSERT_MESSAGES, messages)
 
 
 async def hold_replies(tx: Transaction) -> None:

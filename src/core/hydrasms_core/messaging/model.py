@@ -118,8 +118,7 @@ class Estimate:
     non_gsm_character: str
 
 
-@dataclass(frozen=True, slots=True)
-class InboundMessage:
+class InboundMessage(NamedTuple):
     """A message from a phone. `account_id` is empty where no account held the shortcode."""
 
     id: str

@@ -1,7 +1,6 @@
 """All SQL about sending and listing messages; what carriers do to them is in `delivery_store.py`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -43,7 +42,7 @@ _COLUMNS = (
 _SELECTED = [messages.c[name] for name in _COLUMNS]
 _LIST = ", ".join(_COLUMNS)
 
-INBOUND = tuple(inbound_messages.c[field.name] for field in fields(InboundMessage))
+INBOUND = tuple(inbound_messages.c[name] for name in InboundMessage._fields)
 """The columns of a text from a phone, in the order in which an InboundMessage takes them."""
 
 _INSERT_MESSAGES = SetStatement(
@@ -165,11 +164,7 @@ async def find_ids(tx: Transaction, keys: Sequence[tuple[str, str]]) -> set[str]
 
 async def list_inbound(tx: Transaction, account_id: str, page: PageRequest) -> list[InboundMessage]:
     """Return up to one inbound message more than the page holds, newest first."""
-    columns = inbound_messages.c
-    query = sa.select(*INBOUND).where(columns.account_id == account_id)
-    if page.before is not None:
-        query = query.where(columns.id < page.before)
-    found = await tx.execute(query.order_by(columns.id.desc()).limit(page.size + 1))
+    found = await tx.execute(newest_first(tx.dialect, INBOUND, account_id, page))
     return [InboundMessage(*tuple(row)) for row in found]
 
 

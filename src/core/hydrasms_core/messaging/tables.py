@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from hydrasms_core.db.lists import ListKey
+from hydrasms_core.db.lists import AccountKey
 from hydrasms_core.db.metadata import COUNT, ID, MILLIS, metadata
 
 messages = sa.Table(
@@ -28,7 +28,7 @@ messages = sa.Table(
     sa.Column("attempts", COUNT, nullable=False, server_default="0"),
     sa.Column("duplicate_risk", COUNT, nullable=False, server_default="0"),
     sa.Column("failure", sa.String(200), nullable=False, server_default=""),
-    ListKey(),
+    AccountKey("id"),
     sa.CheckConstraint("credits >= 1", name="credits"),
 )
 
@@ -102,5 +102,5 @@ inbound_messages = sa.Table(
     sa.Column("content", sa.Text, nullable=False),
     sa.Column("webhook_status", COUNT),
     sa.Column("created_at_ms", MILLIS, nullable=False),
-    sa.PrimaryKeyConstraint("account_id", "id"),
+    AccountKey("id"),
 )

@@ -30,6 +30,7 @@ _CLAIM = sa.text(
 _FIND_HOLDERS = SetStatement(
     "SELECT s.word, s.account_id, s.id, s.active FROM {rows} JOIN shortcodes AS s ON s.word = {r.word}",
     ("word",),
+    as_one=4,
 )
 
 _SET_ACTIVE = SetStatement(

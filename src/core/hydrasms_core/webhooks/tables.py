@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from hydrasms_core.db.lists import AccountKey
 from hydrasms_core.db.metadata import COUNT, ID, MILLIS, metadata
 
 # Where pushes go. Secrets are sealed (hydrasms_base.sealing), never plain.
@@ -96,5 +97,5 @@ webhook_attempts = sa.Table(
     sa.Column("failure", sa.String(200), nullable=False, server_default=""),
     # The first 2,000 bytes of the answer, as text without NUL.
     sa.Column("answer", sa.Text, nullable=False, server_default=""),
-    sa.PrimaryKeyConstraint("account_id", "delivery_id", "number"),
+    AccountKey("delivery_id", "number"),
 )
