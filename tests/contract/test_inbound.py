@@ -1,7 +1,6 @@
 """Taking texts in, over the real store: each once, all that follows from it with it, and nobody answered for ever."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -297,7 +296,7 @@ async def test_operators_list_what_is_nobodys_and_give_it_to_an_account(receptio
     assert listed == ["4", "3", "2", "1", "0"]
     chosen = received[2].message
     for _ in range(2):
-        assert await reception.inbound.assign(chosen.id, ALICE) == replace(chosen, account_id=ALICE)
+        assert await reception.inbound.assign(chosen.id, ALICE) == chosen._replace(account_id=ALICE)
     assert len((await reception.inbound.list_unowned(0, "")).rows) == 4
     again = await reception.receive("pizza 2", reference="r2")
     assert (again.duplicate, again.message.account_id, again.message.id) == (True, ALICE, chosen.id)

@@ -84,7 +84,7 @@ class Taken(NamedTuple):
 
 
 async def take_references(tx: Transaction, references: Sequence[Reference]) -> set[str]:
-    """Store references that are not there yet, each named once, and return the ids of their messages.
+    """Store references that are not there yet, each named once, and return the ids of their messages, which are new.
 
     One that another transaction has just stored is waited for.
     """
@@ -104,7 +104,7 @@ async def take_references(tx: Transaction, references: Sequence[Reference]) -> s
 
 async def is_taken(tx: Transaction, reference: Reference) -> bool:
     """Tell whether a reference is stored, once whoever may just be storing it is done."""
-    if not await take_references(tx, [reference]):
+    if not await tx.execute_set(_TAKE_REFERENCES, [reference]):
         return True
     columns = inbound_references.c
     await tx.execute(
