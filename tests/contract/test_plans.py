@@ -31,6 +31,7 @@ EXEMPT = {
     "an index of nothing but what waits for its reference": delivery_store._FIND_PARKED,
     "only reads, so that its connections plan it for its values": accounts_store._FIND_SENDERS,
     "only reads, and goes through an index from one queue's head to the next": pushes_store._FIND_QUEUES,
+    "for SQLite alone, and of no table": inbound_store._HOW_MANY,
 }
 STORES = (
     store,

@@ -80,12 +80,11 @@ async def add(tx: Transaction, happenings: Sequence[Happening], *, at_ms: int) -
 async def read_after(tx: Transaction, account_id: str | None, place: Place, *, most: int) -> list[Event]:
     """Return the first events after a place, of an account or (None) of all, oldest first."""
     if account_id is None:
-        query = (
-            sa.select(*_SELECTED).where(_after(place)).order_by(events.c.position, events.c.id).limit(most)
-        )
+        all_of = _settled(tx, sa.select(*_SELECTED)).where(_after(place))
+        query = all_of.order_by(events.c.position, events.c.id).limit(most)
     else:
-        query = oldest_first(tx.dialect, _SELECTED, account_id, place, most)
-    found = await tx.execute(_settled(tx, query))
+        query = _settled(tx, oldest_first(tx.dialect, _SELECTED, account_id, place, most))
+    found = await tx.execute(query)
     rows = [_event(row) for row in found]
     texts = {(row.account_id, row.subject_id) for row in rows if row.type in ABOUT_INBOUND}
     if not texts:
