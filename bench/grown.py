@@ -11,15 +11,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import asyncpg
 
 from bench.databases import Target
+from hydrasms_core.db.list_keeper import ListKeeper
+from hydrasms_core.db.sqlite import SqliteDatabase
 
 _ALPHABET = "The quick brown fox jumps over the lazy dog, 0123456789 times. "
 _VALIDITY_MS = 48 * 3_600_000
 _SAID_EVERY_S = 20.0
+# Nobody else wants to write meanwhile.
+_LISTED_AT_ONCE = 100_000
 
 
 class _Dialect(NamedTuple):
@@ -63,7 +68,17 @@ def fill(target: Target, accounts: Sequence[str], rows: int) -> float:
                 connection.execute(statement)
             connection.execute("COMMIT")
             connection.execute("PRAGMA journal_mode=WAL")
+        # Long since, by the time that so many are there.
+        asyncio.run(_list_all(target))
     return time.monotonic() - began
+
+
+async def _list_all(path: Path) -> None:
+    database = SqliteDatabase(path)
+    try:
+        await ListKeeper(database).catch_up(short_tail=1, rows_a_write=_LISTED_AT_ONCE)
+    finally:
+        await database.close()
 
 
 async def _fill_postgres(url: str, accounts: Sequence[str], rows: int) -> None:

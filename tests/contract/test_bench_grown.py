@@ -33,6 +33,14 @@ async def test_the_ledger_is_in_order_and_holds_all_of_it(filled):
     assert (report.discrepancies, report.messages, report.transfers) == ([], ROWS, ROWS + ACCOUNTS)
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+async def test_on_sqlite_all_of_it_is_listed(filled):
+    for table in ("messages", "transfers"):
+        text = sa.text(f"SELECT (SELECT count(*) FROM listed_{table}), (SELECT count(*) FROM {table})")
+        listed, there = (await filled[0].read(lambda tx, text=text: tx.execute(text))).one()
+        assert listed == there > 0
+
+
 async def test_the_messages_are_as_the_service_makes_them(filled):
     database, accounts = filled
     listed = []
