@@ -8,18 +8,21 @@ is put together from parts that last.
 import math
 import time
 
-from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from hydrasms_base.log import get_logger
 from hydrasms_base.metrics import Metrics
 from hydrasms_edge.errors import present, unavailable
-from hydrasms_edge.scope import REQUEST_ID, request_id_for
+from hydrasms_edge.scope import REQUEST_ID, request_id_of_values
 from hydrasms_edge.streams import Streams
 
 _BOUNDED = b"/api/"
 """What the paths begin with whose requests are counted and refused; the others are for those who look after us."""
 _SAID_EVERY_S = 1.0
 _ANY_ID = "-"
+
+Headers = list[tuple[bytes, bytes]]
+"""As ASGI has them, with lower-case names."""
 
 log = get_logger(__name__)
 
@@ -33,7 +36,10 @@ class Admission:
         self._counter = metrics.counter(
             "http_refused", "Requests refused unread because too many were in progress."
         )
-        self._head, self._body = _parts()
+        self._headers, self._before, self._after = _parts()
+        self._body_bytes = len(self._before) + len(self._after)
+        self._common: Headers | None = None
+        self._start = b""
         self._unsaid = 0
         self._said_at = -math.inf
 
@@ -43,13 +49,25 @@ class Admission:
             in_progress -= self._streams.open
         return in_progress < self._most or not url.startswith(_BOUNDED)
 
-    def refusal(self, scope: Scope) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """Return the headers and the body that tell a caller to come back: UNAVAILABLE, as everywhere."""
+    def refusal(self, headers: Headers, common: Headers, *, is_head: bool, is_last: bool) -> bytes:
+        """Return the answer that tells a caller to come back: UNAVAILABLE, as everywhere.
+
+        `headers` are the request's, `common` those that every answer has; a connection ends with its last answer.
+        """
         self._note()
-        its_id = request_id_for(scope).encode()
-        before, after = self._body
-        body = b"%b%b%b" % (before, its_id, after)
-        return [*self._head, (b"content-length", b"%d" % len(body)), (b"x-request-id", its_id)], body
+        if common is not self._common:
+            # Once a second, when the date is another.
+            self._common = common
+            self._start = STATUS_LINE[503] + _lines([*common, *self._headers])
+        given = [value.strip(b" \t") for name, value in headers if name == b"x-request-id"]
+        its_id = request_id_of_values(given).encode()
+        return b"%bcontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b" % (
+            self._start,
+            self._body_bytes + len(its_id),
+            its_id,
+            b"connection: close\r\n" if is_last else b"",
+            b"" if is_head else b"%b%b%b" % (self._before, its_id, self._after),
+        )
 
     def _note(self) -> None:
         """Count a refusal. A line in the log for each would come when there is least room for it."""
@@ -61,9 +79,13 @@ class Admission:
             self._unsaid, self._said_at = 0, now
 
 
-def _parts() -> tuple[list[tuple[bytes, bytes]], tuple[bytes, bytes]]:
+def _lines(headers: Headers) -> bytes:
+    return b"".join(b"%b: %b\r\n" % header for header in headers)
+
+
+def _parts() -> tuple[Headers, bytes, bytes]:
     """Return what all refusals share: headers, and the body up to its request's id and after it."""
     answer = present(unavailable(), {REQUEST_ID: _ANY_ID})
     before, _, after = bytes(answer.body).rpartition(_ANY_ID.encode())
     headers = [header for header in answer.raw_headers if header[0] != b"content-length"]
-    return headers, (before, after)
+    return headers, before, after

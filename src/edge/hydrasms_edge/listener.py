@@ -8,11 +8,11 @@ further ones itself.
 """
 
 import asyncio
+import math
 from typing import Any, cast
 
 import httptools
-from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from hydrasms_edge.admission import Admission
 
@@ -45,6 +45,8 @@ class Listener(HttpToolsProtocol):
         self._head_bytes = 0
         self._is_last = False
         self._is_leaving = False
+        self._idle_since = math.inf
+        self._idle_check: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin, and give the client its time for a first request."""
@@ -55,11 +57,13 @@ class Listener(HttpToolsProtocol):
         """End."""
         self._awaits_rest = False
         self._watch()
+        if self._idle_check is not None:
+            self._idle_check.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take in some bytes."""
-        self._unset_keepalive_if_required()
+        self._idle_since = math.inf
         if self._awaits_head:
             self._head_bytes += len(data)
         try:
@@ -145,17 +149,40 @@ class Listener(HttpToolsProtocol):
             if self.cycle.response_complete:
                 self.transport.close()
 
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or begin to wait for one."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self._idle_check is None:
+            self._idle_check = self.loop.call_later(self.timeout_keep_alive, self._check_idle)
+
+    def _check_idle(self) -> None:
+        """Close a connection that has been idle for long: one timer for many requests, which are sooner over than one
+        is set and taken away for each.
+        """
+        idle_s = self.loop.time() - self._idle_since
+        if idle_s >= self.timeout_keep_alive:
+            self.transport.close()
+        else:
+            wait_s = self.timeout_keep_alive - max(idle_s, 0.0)
+            self._idle_check = self.loop.call_later(wait_s, self._check_idle)
+
     def _refuse(self) -> None:
         """Answer a request that is not let in; what is still to come of it is passed over."""
         assert self._admission is not None, "nobody else refuses"
-        headers, body = self._admission.refusal(cast("Scope", self.scope))
-        pieces = [STATUS_LINE[503]]
-        for name, value in (*self.server_state.default_headers, *headers):
-            pieces += (name, b": ", value, b"\r\n")
-        pieces.append(b"connection: close\r\n\r\n" if self._is_last else b"\r\n")
-        if self.parser.get_method() != b"HEAD":
-            pieces.append(body)
-        self.transport.write(b"".join(pieces))
+        answer = self._admission.refusal(
+            self.headers,
+            self.server_state.default_headers,
+            is_head=self.parser.get_method() == b"HEAD",
+            is_last=self._is_last,
+        )
+        cast("_Joining", self.transport).write_at_once(answer)
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -201,6 +228,13 @@ class _Joining:
         if not self._pieces:
             self._loop.call_soon(self._flush)
         self._pieces.append(data)
+
+    def write_at_once(self, data: bytes) -> None:
+        """Send a whole answer: there is nothing to wait for."""
+        if self._pieces:
+            self.write(data)
+        else:
+            self._transport.write(data)
 
     def close(self) -> None:
         self._flush()

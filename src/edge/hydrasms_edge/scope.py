@@ -33,7 +33,11 @@ def request_id_of(scope: Scope) -> str:
 
 def request_id_for(scope: Scope) -> str:
     """Return the id that a request is to go by: the one that it brings, where it may be taken over, or a new one."""
-    given = header_values(scope, b"x-request-id")
+    return request_id_of_values(header_values(scope, b"x-request-id"))
+
+
+def request_id_of_values(given: list[bytes]) -> str:
+    """Return the id that a request is to go by that brings these values of X-Request-Id."""
     if len(given) == 1 and _REQUEST_ID_FORM.fullmatch(given[0]) is not None:
         return given[0].decode()
     return new_id()
