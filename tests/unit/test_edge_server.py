@@ -14,7 +14,7 @@ import uvloop
 from uvicorn.server import ServerState
 
 from hydrasms_base.keys import is_plausible
-from hydrasms_edge.listener import MAX_HEAD_BYTES, Listener
+from hydrasms_edge.listener import MAX_HEAD_BYTES, Listener, Outgoing
 from hydrasms_edge.server import HttpServer
 from tests.support.edge import FIRST_BODY, KEY, WAIT_S, exchange, make_edge, parse, served
 from tests.support.waiting import eventually
@@ -286,7 +286,7 @@ class Wire(asyncio.Transport):
 async def listener(edge):
     config = uvicorn.Config(edge.app, lifespan="off", log_config=None, ws="none")
     config.load()
-    made = Listener(config=config, server_state=ServerState(), app_state={}, receive_timeout_s=600.0)
+    made = Listener(config=config, server_state=ServerState(), app_state={}, receive_timeout_s=600.0, outgoing=Outgoing())
     made.connection_made(Wire())
     yield made
     made.connection_lost(None)

@@ -33,9 +33,15 @@ class Listener(HttpToolsProtocol):
     """One connection."""
 
     def __init__(
-        self, *args: Any, receive_timeout_s: float, admission: Admission | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        receive_timeout_s: float,
+        outgoing: "Outgoing",
+        admission: Admission | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self._outgoing = outgoing
         self._receive_timeout_s = receive_timeout_s
         self._admission = admission
         self._is_refusing = False
@@ -50,7 +56,7 @@ class Listener(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin, and give the client its time for a first request."""
-        super().connection_made(cast("asyncio.Transport", _Joining(transport, self.loop)))
+        super().connection_made(cast("asyncio.Transport", _Joining(transport, self.loop, self._outgoing)))
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -182,7 +188,7 @@ class Listener(HttpToolsProtocol):
             is_head=self.parser.get_method() == b"HEAD",
             is_last=self._is_last,
         )
-        cast("_Joining", self.transport).write_at_once(answer)
+        self.transport.write(answer)
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -210,37 +216,55 @@ class Listener(HttpToolsProtocol):
             self._too_slow = self.loop.call_later(self._receive_timeout_s, self.transport.close)
 
 
-class _Joining:
-    """A transport that sends what is written in one turn of the loop in one piece.
+class Outgoing:
+    """The answers of all connections in one turn of the loop, sent together when it ends.
 
-    Head and body of an answer are written one after the other; a system call for each is a tenth of a request.
+    What is written to one connection goes in one piece: head and body of an answer come one after the other, and a
+    system call for each is a tenth of a request. And whoever reads several answers is woken once for them, not by
+    each.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self) -> None:
+        self._written: list[_Joining] = []
+
+    def add(self, transport: "_Joining", loop: asyncio.AbstractEventLoop) -> None:
+        """Send what is written to a connection when the turn ends."""
+        if not self._written:
+            loop.call_soon(self._flush)
+        self._written.append(transport)
+
+    def _flush(self) -> None:
+        written, self._written = self._written, []
+        for transport in written:
+            transport.flush()
+
+
+class _Joining:
+    """A transport that sends what is written in one turn of the loop in one piece."""
+
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, outgoing: Outgoing
+    ) -> None:
         self._transport = transport
         self._loop = loop
+        self._outgoing = outgoing
         self._pieces: list[bytes] = []
+        # Asked at every answer.
+        self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
         if not self._pieces:
-            self._loop.call_soon(self._flush)
+            self._outgoing.add(self, self._loop)
         self._pieces.append(data)
 
-    def write_at_once(self, data: bytes) -> None:
-        """Send a whole answer: there is nothing to wait for."""
-        if self._pieces:
-            self.write(data)
-        else:
-            self._transport.write(data)
-
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         if self._pieces:
             pieces, self._pieces = self._pieces, []
             if not self._transport.is_closing():

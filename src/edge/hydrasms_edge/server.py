@@ -10,7 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from hydrasms_edge.admission import Admission
-from hydrasms_edge.listener import Listener
+from hydrasms_edge.listener import Listener, Outgoing
 
 BACKLOG = 2_048
 _CANCELLED_WITHIN_S = 1.0
@@ -38,7 +38,9 @@ class HttpServer:
         self._host = host
         self._port = port
         self._listening = listening
-        listener = functools.partial(Listener, receive_timeout_s=receive_timeout_s, admission=admission)
+        listener = functools.partial(
+            Listener, receive_timeout_s=receive_timeout_s, outgoing=Outgoing(), admission=admission
+        )
         config = uvicorn.Config(
             cast("Any", app),
             http=cast("type[asyncio.Protocol]", listener),
