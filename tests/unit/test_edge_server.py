@@ -286,7 +286,9 @@ class Wire(asyncio.Transport):
 async def listener(edge):
     config = uvicorn.Config(edge.app, lifespan="off", log_config=None, ws="none")
     config.load()
-    made = Listener(config=config, server_state=ServerState(), app_state={}, receive_timeout_s=600.0, outgoing=Outgoing())
+    made = Listener(
+        config=config, server_state=ServerState(), app_state={}, receive_timeout_s=600.0, outgoing=Outgoing()
+    )
     made.connection_made(Wire())
     yield made
     made.connection_lost(None)

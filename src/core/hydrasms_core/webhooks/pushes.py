@@ -45,6 +45,11 @@ class PushQueue:
 
         One statement where no account has such a webhook, and none where nothing of the kind has happened.
         """
+        changes = [each for each in happenings if each.type == _STATUS_CHANGED and _is_pushed(each.detail)]
+        if not changes:
+            return False
+        # Few accounts have one, and what is pushed costs more to put together than to look for them.
+        told = await queue_store.with_own_webhook(tx, {each.account_id for each in changes})
         queued = [
             NewDelivery(
                 each.account_id,
@@ -52,19 +57,22 @@ class PushQueue:
                 each.account_id,
                 DeliveryType.MESSAGE_STATUS,
                 each.subject_id,
-                payload,
+                _payload(each.subject_id, each.detail, at_ms),
             )
-            for each in happenings
-            if each.type == _STATUS_CHANGED and (payload := _payload(each.subject_id, each.detail, at_ms))
+            for each in changes
+            if each.account_id in told
         ]
         return bool(queued and await queue_store.queue(tx, queued, at_ms=at_ms))
 
 
+def _is_pushed(detail: Mapping[str, str | bool]) -> bool:
+    """Tell whether a change of a message's status is one to push."""
+    return detail.get("status") in _PUSHED or bool(detail.get("refunded", False))
+
+
 def _payload(message_id: str, detail: Mapping[str, str | bool], at_ms: int) -> str:
-    """Return what is pushed about a message's new status; empty where nothing is."""
+    """Return what is pushed about a message's new status."""
     status, refunded = detail.get("status", ""), bool(detail.get("refunded", False))
-    if status not in _PUSHED and not refunded:
-        return ""
     event = {
         "type": f"message.{status if status in _PUSHED else 'refunded'}",
         "timestamp": iso_millis(at_ms),

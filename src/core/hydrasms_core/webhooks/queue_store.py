@@ -1,6 +1,6 @@
 """All SQL about the queue of pushes: what comes into it, and what leaves it without having been tried."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -26,6 +26,12 @@ _INSERT_OUTBOX = SetStatement(
     "INSERT INTO webhook_outbox (account_id, delivery_id, endpoint_id, due_at_ms)"
     " SELECT r.account_id, r.delivery_id, r.endpoint_id, :at_ms FROM {rows} WHERE true",
     (*_KEY, "endpoint_id"),
+)
+_FIND_OWN = SetStatement(
+    "SELECT e.account_id FROM {rows} JOIN webhook_endpoints AS e ON e.account_id = {r.account_id}"
+    " AND e.id = r.endpoint_id AND e.disabled_at_ms IS NULL WHERE {accounts:e}",
+    ("account_id", "endpoint_id"),
+    as_one=1,
 )
 
 _FORGET = SetStatement(
@@ -67,6 +73,12 @@ async def queue(tx: Transaction, deliveries: Sequence[NewDelivery], *, at_ms: in
     if stored:
         await requeue(tx, [(row[0], row[1], row[2]) for row in stored], at_ms=at_ms)
     return {row[1] for row in stored}
+
+
+async def with_own_webhook(tx: Transaction, account_ids: Collection[str]) -> set[str]:
+    """Return those of these accounts that have a webhook of their own, which goes by the account's id and works."""
+    keys = [(account_id, account_id) for account_id in account_ids]
+    return {row[0] for row in await tx.execute_set(_FIND_OWN, keys)}
 
 
 async def requeue(tx: Transaction, deliveries: Sequence[tuple[str, str, str]], *, at_ms: int) -> None:
