@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from hydrasms_base.ids import new_id
+from hydrasms_billing import store as billing_store
 from hydrasms_billing.credits import LedgerCredits
 from hydrasms_billing.tables import balances, transfers
 from hydrasms_core.errors import IdempotencyMismatch, InsufficientCredits
@@ -162,6 +163,33 @@ async def test_a_twin_takes_the_place_of_a_send_that_was_refused(book):
     await book.assert_stored(sends[1])
     assert await book.balance(alice) == 0
     assert kinds(await book.commit(costing(alice, 2, "k"))) == ["replayed"]
+
+
+async def test_a_twin_is_paid_from_what_the_others_of_its_batch_have_left(book):
+    alice = await book.account(4)
+    sends = [costing(alice, 5, "k"), costing(alice, 3), costing(alice, 2, "k"), costing(alice, 1, "other")]
+    assert kinds(await book.commit(*sends)) == [
+        "InsufficientCredits",
+        "accepted",
+        "InsufficientCredits",
+        "accepted",
+    ]
+    assert await book.balance(alice) == 0
+
+
+async def test_balances_are_looked_up_once_for_sends_with_and_without_keys(book, monkeypatch):
+    looked_up = []
+
+    async def counting(tx, account_ids):
+        looked_up.append(set(account_ids))
+        return await held(tx, account_ids)
+
+    held = billing_store.hold_balances
+    monkeypatch.setattr(billing_store, "hold_balances", counting)
+    alice, bob = await book.account(2), await book.account(0)
+    sends = [a_send(alice, key="k"), a_send(bob), a_send(alice)]
+    assert kinds(await book.commit(*sends)) == ["accepted", "InsufficientCredits", "accepted"]
+    assert looked_up == [{alice, bob}]
 
 
 async def test_twins_of_which_none_can_be_paid_are_all_refused_and_leave_no_key(book):

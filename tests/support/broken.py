@@ -1,6 +1,6 @@
 """Deliberately broken parts of the product: the controls of what tests of money must catch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hydrasms_billing import store
 from hydrasms_billing.credits import LedgerCredits
@@ -20,7 +20,12 @@ class SpendsOnAnOldBalance(LedgerCredits):
         self._read: dict[str, int] = {}
 
     async def spend(
-        self, tx: Transaction, charges: Sequence[Charge], *, at_ms: int
+        self,
+        tx: Transaction,
+        charges: Sequence[Charge],
+        *,
+        at_ms: int,
+        held: Mapping[str, int] | None = None,
     ) -> list[InsufficientCredits | None]:
         unread = {charge.account_id for charge in charges} - self._read.keys()
         if unread:
@@ -37,9 +42,14 @@ class TakesTheRestForARefusedMessage(LedgerCredits):
     """Debits what is left where that does not pay the message."""
 
     async def spend(
-        self, tx: Transaction, charges: Sequence[Charge], *, at_ms: int
+        self,
+        tx: Transaction,
+        charges: Sequence[Charge],
+        *,
+        at_ms: int,
+        held: Mapping[str, int] | None = None,
     ) -> list[InsufficientCredits | None]:
-        refusals = await super().spend(tx, charges, at_ms=at_ms)
+        refusals = await super().spend(tx, charges, at_ms=at_ms, held=held)
         for charge, refusal in zip(charges, refusals, strict=True):
             if refusal is not None:
                 left = await store.hold_balances(tx, {charge.account_id})
@@ -51,7 +61,12 @@ class SpendsWithoutTransfers(LedgerCredits):
     """Debits balances and books nothing."""
 
     async def spend(
-        self, tx: Transaction, charges: Sequence[Charge], *, at_ms: int
+        self,
+        tx: Transaction,
+        charges: Sequence[Charge],
+        *,
+        at_ms: int,
+        held: Mapping[str, int] | None = None,
     ) -> list[InsufficientCredits | None]:
         plan = plan_spends(charges, await store.hold_balances(tx, {charge.account_id for charge in charges}))
         if plan.paid:

@@ -88,11 +88,16 @@ class RecordedCredits:
     def price(self, content: str) -> int:
         raise AssertionError("delivery prices nothing")
 
-    async def hold(self, tx: Transaction, account_ids: Collection[str]) -> None:
+    async def hold(self, tx: Transaction, account_ids: Collection[str]) -> Mapping[str, int] | None:
         raise AssertionError("delivery holds nothing")
 
     async def spend(
-        self, tx: Transaction, charges: Sequence[Charge], *, at_ms: int
+        self,
+        tx: Transaction,
+        charges: Sequence[Charge],
+        *,
+        at_ms: int,
+        held: Mapping[str, int] | None = None,
     ) -> list[InsufficientCredits | None]:
         raise AssertionError("delivery spends nothing")
 

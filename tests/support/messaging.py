@@ -1,7 +1,7 @@
 """What tests of messaging share: its ports and its store in dictionaries."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -39,14 +39,20 @@ class FakeCredits:
         return -(-len(content) // 10)
 
     async def spend(
-        self, tx: Transaction, charges: Sequence[Charge], *, at_ms: int
+        self,
+        tx: Transaction,
+        charges: Sequence[Charge],
+        *,
+        at_ms: int,
+        held: Mapping[str, int] | None = None,
     ) -> list[InsufficientCredits | None]:
         if self.failure is not None:
             raise self.failure
         return [self._spend(charge) for charge in charges]
 
-    async def hold(self, tx: Transaction, account_ids: Collection[str]) -> None:
+    async def hold(self, tx: Transaction, account_ids: Collection[str]) -> Mapping[str, int] | None:
         self.held |= set(account_ids)
+        return None
 
     def _spend(self, charge: Charge) -> InsufficientCredits | None:
         balance = self.balances.get(charge.account_id, 0)

@@ -3,7 +3,7 @@
 It implements `hydrasms_core.messaging.ports.Credits` and `hydrasms_core.accounts.ports.OpeningLedger`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from hydrasms_base.ids import new_id
 from hydrasms_billing import store
@@ -24,22 +24,29 @@ class LedgerCredits:
         """Return what a text costs, in credits."""
         return price(content)
 
-    async def hold(self, tx: OpenTransaction, account_ids: Collection[str]) -> None:
-        """Keep everybody else from changing these balances until the transaction ends."""
+    async def hold(self, tx: OpenTransaction, account_ids: Collection[str]) -> Mapping[str, int] | None:
+        """Keep everybody else from changing these balances until the transaction ends; returns them if it looks."""
         # On SQLite nobody can.
-        if tx.dialect == "postgresql":
-            await store.hold_balances(tx, account_ids)
+        return await store.hold_balances(tx, account_ids) if tx.dialect == "postgresql" else None
 
     async def spend(
-        self, tx: OpenTransaction, charges: Sequence[Charge], *, at_ms: int
+        self,
+        tx: OpenTransaction,
+        charges: Sequence[Charge],
+        *,
+        at_ms: int,
+        held: Mapping[str, int] | None = None,
     ) -> list[InsufficientCredits | None]:
         """Debit each charge that its account can pay, in order, and say of each why not (None: it was paid).
 
-        Three statements, however many charges. Planning in memory is safe because the balances are held; the
-        table's CHECK stands behind the plan. An account without a balance has nothing to spend.
+        Three statements, however many charges, or two where the balances are `held` already. Planning in memory is
+        safe because they are held; the table's CHECK stands behind the plan. An account without a balance has nothing
+        to spend.
         """
         accounts = {charge.account_id for charge in charges}
-        plan = plan_spends(charges, await store.hold_balances(tx, accounts) if accounts else {})
+        if held is None:
+            held = await store.hold_balances(tx, accounts) if accounts else {}
+        plan = plan_spends(charges, held)
         if plan.paid:
             debits = {account_id: -spent for account_id, spent in totals(plan.paid).items()}
             await store.change_balances(tx, debits, at_ms=at_ms)

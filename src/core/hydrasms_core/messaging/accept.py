@@ -1,7 +1,7 @@
 """Accepting sends: what one transaction does with a batch of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from hydrasms_core.db.transaction import Transaction
@@ -37,7 +37,7 @@ class Acceptance:
 
     async def commit(self, tx: Transaction, sends: Sequence[Send]) -> list[Outcome]:
         """Work on a batch inside one transaction, in order of arrival."""
-        known = await self._known(tx, sends)
+        known, held = await self._known(tx, sends)
         outcomes: list[Outcome | None] = [None] * len(sends)
         waiting = list(range(len(sends)))
         while waiting:
@@ -54,7 +54,10 @@ class Acceptance:
                     first.append(index)
                 else:
                     twins.append(index)
-            for index, outcome in zip(first, await self._take(tx, [sends[i] for i in first]), strict=True):
+            taken_first = await self._take(tx, [sends[index] for index in first], held)
+            # Credits have moved.
+            held = None
+            for index, outcome in zip(first, taken_first, strict=True):
                 outcomes[index] = outcome
                 send = sends[index]
                 if send.key is not None and isinstance(outcome, Accepted):
@@ -63,14 +66,17 @@ class Acceptance:
             waiting = twins
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def _known(self, tx: Transaction, sends: Sequence[Send]) -> dict[tuple[str, str], KeyedSend]:
+    async def _known(
+        self, tx: Transaction, sends: Sequence[Send]
+    ) -> tuple[dict[tuple[str, str], KeyedSend], Mapping[str, int] | None]:
+        """Return what earlier sends with these keys made, and all accounts' credits where they were looked up."""
         keys = {(send.message.account_id, send.key) for send in sends if send.key is not None}
         if not keys:
-            return {}
+            return {}, None
         # Whoever else commits sends of these accounts has done so before the look, or waits until after this. Those
         # without a key are held as well, or two batches could later wait for each other.
-        await self._credits.hold(tx, {send.message.account_id for send in sends})
-        return dict(await store.find_keyed(tx, sorted(keys)))
+        held = await self._credits.hold(tx, {send.message.account_id for send in sends})
+        return dict(await store.find_keyed(tx, sorted(keys))), held
 
     async def landed(self, tx: Transaction, sends: Sequence[Send], outcomes: Sequence[Outcome]) -> bool:
         """Tell whether a batch whose outcomes these are was committed; its messages came to be together."""
@@ -81,24 +87,29 @@ class Acceptance:
         stored = await store.find_ids(tx, [(message.account_id, message.id) for message in made])
         return len(stored) == len(made)
 
-    async def _take(self, tx: Transaction, sends: Sequence[Send]) -> list[Outcome]:
+    async def _take(
+        self, tx: Transaction, sends: Sequence[Send], held: Mapping[str, int] | None
+    ) -> list[Outcome]:
         """Take sends that are none's repeats: those of phones that want none of the account are not paid for."""
         if not sends:
             return []
         refusing = await self._consent.refusing(tx, {_pair(send) for send in sends})
         if not refusing:
-            return await self._pay_and_store(tx, sends)
-        wanted = iter(await self._pay_and_store(tx, [s for s in sends if _pair(s) not in refusing]))
+            return await self._pay_and_store(tx, sends, held)
+        wanted = iter(await self._pay_and_store(tx, [s for s in sends if _pair(s) not in refusing], held))
         return [RecipientOptedOut() if _pair(send) in refusing else next(wanted) for send in sends]
 
-    async def _pay_and_store(self, tx: Transaction, sends: Sequence[Send]) -> list[Outcome]:
+    async def _pay_and_store(
+        self, tx: Transaction, sends: Sequence[Send], held: Mapping[str, int] | None
+    ) -> list[Outcome]:
         if not sends:
             return []
         charges = [
             Charge(send.message.account_id, send.message.id, send.message.credits, send.actor)
             for send in sends
         ]
-        refusals = await self._credits.spend(tx, charges, at_ms=max(s.message.created_at_ms for s in sends))
+        at_ms = max(send.message.created_at_ms for send in sends)
+        refusals = await self._credits.spend(tx, charges, at_ms=at_ms, held=held)
         paid = [send for send, refusal in zip(sends, refusals, strict=True) if refusal is None]
         if paid:
             keyed = [KeyedSend(s.key, s.fingerprint, s.message) for s in paid if s.key is not None]

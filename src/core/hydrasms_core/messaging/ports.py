@@ -24,17 +24,24 @@ class Credits(Protocol):
         """Return what a text costs, in credits."""
         ...
 
-    async def hold(self, tx: Transaction, account_ids: Collection[str]) -> None:
-        """Keep everybody else from changing these accounts' credits until the transaction ends."""
+    async def hold(self, tx: Transaction, account_ids: Collection[str]) -> Mapping[str, int] | None:
+        """Keep everybody else from changing these accounts' credits until the transaction ends; returns how many they
+        are, by account, where that was looked up.
+        """
         ...
 
     async def spend(
-        self, tx: Transaction, charges: Sequence[Charge], *, at_ms: int
+        self,
+        tx: Transaction,
+        charges: Sequence[Charge],
+        *,
+        at_ms: int,
+        held: Mapping[str, int] | None = None,
     ) -> list[InsufficientCredits | None]:
         """Debit each charge that its account can pay, in order, and say of each why not (None: it was paid).
 
         A charge that cannot be paid changes nothing, and a later, smaller one of the same account may still
-        be paid.
+        be paid. `held` is what `hold` returned for these accounts or more, where no credits have moved since.
         """
         ...
 
