@@ -342,10 +342,10 @@ def break_the_price(world, keys):
 def break_the_commit(world, keys):
     spend = world.credits.spend
 
-    async def broken(tx, charges, *, at_ms):
+    async def broken(tx, charges, **rest):
         if any(charge.credits == 7 for charge in charges):
             raise BUG
-        return await spend(tx, charges, at_ms=at_ms)
+        return await spend(tx, charges, **rest)
 
     world.credits.spend = broken
     return item(Draft(PHONE, "x" * 70), rid="r-broken")
